@@ -1,0 +1,32 @@
+"""python3 -m airgap.images NAME...: builds the images that are missing and prints their references."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from airgap.images import RECIPES, ensure
+from scripts.bootstrap.problems import Problem
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m airgap.images", description=__doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(RECIPES))
+    parser.add_argument("--rebuild", action="store_true", help="build again from today's packages")
+    arguments = parser.parse_args()
+    try:
+        references = ensure(
+            arguments.names,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+            rebuild=arguments.rebuild,
+        )
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    for name, reference in references.items():
+        print(name, reference)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+#!/bin/sh
+# As Langfuse's: runs the command.
+set -eu
+exec "$@"

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Set up MLflow's team for the first time: the administrator's password, the members, their permissions.
+
+    python scripts/setup_mlflow_auth.py                      asks for everything
+    python scripts/setup_mlflow_auth.py --member alice --admin-member bob --keep-admin-password --write-config
+    python scripts/setup_mlflow_auth.py --team team.json     the members as the stack's mlflowUsers lists them
+
+Running it again is harmless: existing users stay as they are. With --write-config what was done is written into the stack's
+configuration, secrets encrypted, and `pulumi up` looks after it from then on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.bootstrap.stack import Stack
+
+from components.mlflow_auth.client import User, password_problem
+from components.mlflow_auth.permissions import LEVELS
+from scripts.manage_mlflow_users import (
+    Login,
+    MLflowUserManager,
+    Refusal,
+    Say,
+    add_connection_arguments,
+    as_json,
+    generated_password,
+    prompt_password,
+    read_line,
+    report,
+)
+
+_KEYS = {"name", "admin", "password", "experiments", "models", "adopt"}
+
+
+@dataclass
+class Member:
+    """One of the team. Without a password one is generated. Experiments are named, or given as id:<id>."""
+
+    name: str
+    is_admin: bool = False
+    password: str | None = None
+    experiments: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entry: Any) -> Member:
+        """A member as an entry of the stack's mlflowUsers."""
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise Refusal('every member of the team file is an object with a name: {"name": "alice"}')
+        name = entry["name"]
+        unknown = sorted(set(entry) - _KEYS)
+        if unknown:
+            raise Refusal(
+                f"member {name!r} has the unknown key {unknown[0]!r}; use {', '.join(sorted(_KEYS))}"
+            )
+        member = cls(
+            name,
+            bool(entry.get("admin", False)),
+            entry.get("password"),
+            dict(entry.get("experiments", {})),
+            dict(entry.get("models", {})),
+        )
+        for thing, level in [*member.experiments.items(), *member.models.items()]:
+            if level not in LEVELS:
+                raise Refusal(
+                    f"member {name!r} has the permission {level!r} on {thing!r}; use one of {', '.join(LEVELS)}"
+                )
+        problem = password_problem(member.password) if member.password is not None else None
+        if problem:
+            raise Refusal(f"member {name!r}: {problem}")
+        return member
+
+
+@dataclass
+class Setup:
+    """What the guided and the unattended set-up share."""
+
+    manager: MLflowUserManager
+    say: Say
+    warn: Say
+    new_admin_password: str | None = None
+    done: list[Member] = field(default_factory=list)
+    generated: dict[str, str] = field(default_factory=dict)
+
+    def set_admin_password(self, password: str) -> None:
+        """Change the password of the administrator who is logged in."""
+        if self.manager.change_password(self.manager.client.username, password):
+            self.new_admin_password = password
+
+    def add(self, member: Member) -> None:
+        """Create the member if nobody has the name, and grant what was asked for."""
+        if self.manager.has_user(member.name):
+            self.say(f"✔️  {member.name} exists already; password and role stay as they are")
+        else:
+            password = member.password or generated_password()
+            self.manager.create_user(member.name, password, is_admin=member.is_admin)
+            if member.password is None and not self.manager.dry_run:
+                self.generated[member.name] = password
+            member.password = password
+        if self.manager.dry_run and not self.manager.has_user(member.name):
+            return
+        for name, level in member.experiments.items():
+            self.manager.grant_experiment_permission(self._experiment_id(name), member.name, level)
+        for name, level in member.models.items():
+            self.manager.grant_model_permission(name, member.name, level)
+        self.done.append(member)
+
+    def _experiment_id(self, name: str) -> str:
+        client = self.manager.client
+        if name.startswith("id:"):
+            return name.removeprefix("id:")
+        return (client.experiment_by_name if self.manager.dry_run else client.ensure_experiment)(name).id
+
+    def write_config(self, stack: Stack) -> None:
+        """Declare in the stack's configuration what was done. Members declared there already stay as they are."""
+        if self.new_admin_password is not None:
+            stack.set_config("mlflowAdminPassword", self.new_admin_password, secret=True)
+        declared = stack.get_config("mlflowUsers") or []
+        names = {entry.get("name") for entry in declared}
+        index = len(declared)
+        for member in self.done:
+            if member.name in names:
+                self.say(f"✔️  {member.name} is declared in the configuration already")
+            elif member.password is None:
+                self.warn(
+                    f"⚠️  {member.name} is not declared: the password is not known here. To let the stack look after the "
+                    "account, add it to mlflowUsers with its password and adopt: true"
+                )
+            else:
+                self._declare(stack, f"mlflowUsers[{index}]", member)
+                index += 1
+
+    def _declare(self, stack: Stack, path: str, member: Member) -> None:
+        stack.set_config(f"{path}.name", member.name)
+        stack.set_config(f"{path}.password", member.password or "", secret=True)
+        stack.set_config(f"{path}.adopt", "true")
+        if member.is_admin:
+            stack.set_config(f"{path}.admin", "true")
+        for kind, held in (("experiments", member.experiments), ("models", member.models)):
+            for thing, level in held.items():
+                stack.set_config(f"{path}.{kind}[{json.dumps(thing)}]", level)
+        self.say(f"✅ declared {member.name} in the configuration")
+
+
+def _guide(setup: Setup) -> None:
+    """Ask for everything."""
+    setup.manager.list_users()
+    if not _yes(f"Keep the password of {setup.manager.client.username}?", default=True):
+        setup.set_admin_password(prompt_password(setup.manager.client.username))
+    while name := input("Name of a team member (empty to finish): ").strip():
+        member = Member(name)
+        if not setup.manager.has_user(name):
+            member.is_admin = _yes("Administrator?", default=False)
+            if not _yes("Generate a password?", default=True):
+                member.password = prompt_password(name)
+        grants = input("Permissions, such as churn=EDIT model:classifier=READ (empty: none): ").split()
+        try:
+            _grants(member, grants)
+            setup.add(member)
+        except Refusal as refusal:
+            setup.warn(f"❌ {refusal}")
+
+
+def _grants(member: Member, grants: Iterable[str]) -> None:
+    for grant in grants:
+        thing, _, level = grant.rpartition("=")
+        if not thing or level not in LEVELS:
+            raise Refusal(
+                f"{grant!r} is not NAME=LEVEL or model:NAME=LEVEL with a level out of {', '.join(LEVELS)}"
+            )
+        kind, held = ("model:", member.models) if thing.startswith("model:") else ("", member.experiments)
+        held[thing.removeprefix(kind)] = level
+
+
+def _yes(question: str, *, default: bool) -> bool:
+    answer = input(f"{question} [{'Y/n' if default else 'y/N'}] ").strip().lower()
+    return default if not answer else answer in ("y", "yes")
+
+
+def _team(path: str) -> list[Member]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        entries = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise Refusal(
+            f"cannot read the team from {path!r} ({type(error).__name__}); give a JSON list"
+        ) from None
+    if not isinstance(entries, list):
+        raise Refusal(f"{path!r} does not hold a JSON list of members")
+    return [Member.of(entry) for entry in entries]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Set up MLflow's administrator and team.")
+    add_connection_arguments(parser)
+    admin = parser.add_mutually_exclusive_group()
+    admin.add_argument(
+        "--keep-admin-password", action="store_true", help="leave the administrator's password"
+    )
+    admin.add_argument(
+        "--new-admin-password-stdin", action="store_true", help="the new one is a line of standard input"
+    )
+    parser.add_argument(
+        "--member", action="append", default=[], metavar="NAME", help="add a user (repeatable)"
+    )
+    parser.add_argument(
+        "--admin-member", action="append", default=[], metavar="NAME", help="add an administrator"
+    )
+    parser.add_argument(
+        "--team", metavar="FILE", help="add the users of a JSON list like mlflowUsers; - reads it from stdin"
+    )
+    parser.add_argument(
+        "--write-config", action="store_true", help="declare what was done in the stack's configuration"
+    )
+    return parser
+
+
+def _run(args: argparse.Namespace, say: Say, warn: Say) -> dict[str, Any]:
+    by_flags = bool(
+        args.keep_admin_password
+        or args.new_admin_password_stdin
+        or args.member
+        or args.admin_member
+        or args.team
+    )
+    if not by_flags and not sys.stdin.isatty():
+        raise Refusal(
+            "there is no terminal to ask on: say what to do by --keep-admin-password or --new-admin-password-stdin, --member, "
+            "--admin-member, --team, --write-config"
+        )
+    setup = Setup(Login(args, warn).manager(say), say, warn)
+    try:
+        users = _set_up(setup, args, by_flags)
+    except BaseException:
+        # Nobody could know them otherwise.
+        for name, password in setup.generated.items():
+            print(f"🔑 {name}: {password}", file=sys.stderr)
+        raise
+    for name, password in setup.generated.items():
+        say(f"🔑 {name}: {password}")
+    if setup.generated:
+        say("These passwords were generated and are shown once; hand each to its owner.")
+    return {"users": [as_json(user) for user in users], "generated_passwords": setup.generated}
+
+
+def _set_up(setup: Setup, args: argparse.Namespace, by_flags: bool) -> list[User]:
+    write_config = args.write_config
+    if by_flags:
+        if args.new_admin_password_stdin:
+            setup.set_admin_password(read_line("the administrator's new password"))
+        members = [*map(Member, args.member), *(Member(name, is_admin=True) for name in args.admin_member)]
+        for member in [*members, *(_team(args.team) if args.team else [])]:
+            setup.add(member)
+    else:
+        _guide(setup)
+        write_config = write_config or _yes(
+            f"Write this into the configuration of stack {args.stack}?", default=True
+        )
+    if write_config and not args.dry_run:
+        setup.write_config(Stack(args.stack))
+    elif setup.new_admin_password is not None:
+        setup.warn(
+            "⚠️  the stack does not know the new password: pulumi config set --secret mlops-stack:mlflowAdminPassword"
+        )
+    return setup.manager.list_users()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    return report(args, lambda say, warn: _run(args, say, warn))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
