@@ -28,7 +28,9 @@ def one_of(*allowed: str) -> Check:
 
     def check(value: str) -> str:
         if value not in allowed:
-            raise Refused(f"{value!r} is not one of {', '.join(allowed)}", f"set it to one of {', '.join(allowed)}")
+            raise Refused(
+                f"{value!r} is not one of {', '.join(allowed)}", f"set it to one of {', '.join(allowed)}"
+            )
         return value
 
     return check
@@ -53,14 +55,18 @@ def ip_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise Refused(f"{value!r} is not an IP address", "use 127.0.0.1, or 0.0.0.0 for every interface") from None
+        raise Refused(
+            f"{value!r} is not an IP address", "use 127.0.0.1, or 0.0.0.0 for every interface"
+        ) from None
 
 
 def memory(value: str) -> int:
     """A memory limit such as 512m or 2g, in MiB. Docker refuses less than 6 MiB; nothing here runs in under 64."""
     match = re.fullmatch(r"([1-9][0-9]{0,6})([mg])", value)
     if not match:
-        raise Refused(f"{value!r} is not a memory limit", "write a whole number and a unit, such as 512m or 2g")
+        raise Refused(
+            f"{value!r} is not a memory limit", "write a whole number and a unit, such as 512m or 2g"
+        )
     mebibytes = int(match[1]) * _MEMORY_UNITS[match[2]]
     if not 64 <= mebibytes <= 4 * 1024 * 1024:
         raise Refused(f"{value!r} is out of range", "give at least 64m and at most 4096g")
@@ -81,7 +87,9 @@ def host_list(value: list[str]) -> tuple[str, ...]:
     """Host names (with an optional port) that MLflow answers to."""
     for host in value:
         if not isinstance(host, str) or not re.fullmatch(r"[A-Za-z0-9.*\[\]:_-]{1,255}", host):
-            raise Refused(f"{host!r} is not a host name", "give names such as mlflow.example.com, without http://")
+            raise Refused(
+                f"{host!r} is not a host name", "give names such as mlflow.example.com, without http://"
+            )
     return tuple(value)
 
 
@@ -107,7 +115,9 @@ def image_reference(value: str) -> str:
     if not match:
         raise Refused(f"{value!r} is not an image reference", "write repository:tag or repository@sha256:...")
     if match["tag"] == "latest" or not (match["tag"] or match["digest"]):
-        raise Refused(f"{value!r} names no exact version", "add the version's tag or digest; latest is not taken")
+        raise Refused(
+            f"{value!r} names no exact version", "add the version's tag or digest; latest is not taken"
+        )
     return value
 
 
@@ -154,7 +164,8 @@ def langfuse_user_password(value: str) -> str:
     """Langfuse asks for 8 characters."""
     if len(value) < 8 or not _printable(value):
         raise Refused(
-            "the password is shorter than 8 characters or not printable ASCII", "choose 8 printable characters or more"
+            "the password is shorter than 8 characters or not printable ASCII",
+            "choose 8 printable characters or more",
         )
     return value
 
@@ -173,6 +184,13 @@ def store_user(value: str) -> str:
     """A MinIO root user: at least 3 characters."""
     if not re.fullmatch(r"[A-Za-z0-9]{3,64}", value):
         raise Refused("the name is not 3 to 64 letters and digits", "use letters and digits only")
+    return value
+
+
+def sql_user(value: str) -> str:
+    """A user of a database, which is also an element's name in ClickHouse's configuration."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", value):
+        raise Refused(f"{value!r} is not a database user", "use letters, digits and _, beginning with a letter")
     return value
 
 
@@ -217,7 +235,10 @@ def api_key(kind: str) -> Check:
 
     def check(value: str) -> str:
         if not re.fullmatch(rf"{kind}-lf-[A-Za-z0-9-]{{8,128}}", value):
-            raise Refused(f"the key does not look like {kind}-lf-...", f"write {kind}-lf- and 8 or more letters or digits")
+            raise Refused(
+                f"the key does not look like {kind}-lf-...",
+                f"write {kind}-lf- and 8 or more letters or digits",
+            )
         return value
 
     return check
@@ -225,7 +246,10 @@ def api_key(kind: str) -> Check:
 
 def email(value: str) -> str:
     """An e-mail address as Langfuse's log-in form takes it."""
-    if not re.fullmatch(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.[A-Za-z]{2,}", value) or ".." in value:
+    if (
+        not re.fullmatch(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.[A-Za-z]{2,}", value)
+        or ".." in value
+    ):
         raise Refused(f"{value!r} is not an e-mail address", "write one such as ada@example.com")
     return value
 
@@ -249,8 +273,15 @@ def bucket(value: str) -> str:
 
 def object_prefix(value: str) -> str:
     """Langfuse joins prefix and name without a slash of its own."""
-    if value and (not re.fullmatch(r"[A-Za-z0-9._/-]+", value) or not value.endswith("/") or value.startswith("/") or "//" in value):
-        raise Refused(f"{value!r} is not an object prefix", "end it with a slash and do not begin with one: events/")
+    if value and (
+        not re.fullmatch(r"[A-Za-z0-9._/-]+", value)
+        or not value.endswith("/")
+        or value.startswith("/")
+        or "//" in value
+    ):
+        raise Refused(
+            f"{value!r} is not an object prefix", "end it with a slash and do not begin with one: events/"
+        )
     return value
 
 
@@ -320,7 +351,9 @@ def service_url(*schemes: str) -> Check:
         fix = f"write {schemes[0]}://HOST:PORT"
         parts = _split(value, "a URL", fix)
         if parts.scheme not in schemes or not parts.hostname:
-            raise Refused(f"the URL does not begin with {' or '.join(s + '://' for s in schemes)} and a host", fix)
+            raise Refused(
+                f"the URL does not begin with {' or '.join(s + '://' for s in schemes)} and a host", fix
+            )
         if parts.username or parts.password:
             raise Refused("the URL carries credentials", "give user and password in their own settings")
         return value

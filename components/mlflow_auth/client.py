@@ -126,7 +126,8 @@ class MlflowAuthClient:
         """The user whose name and password these are, None when the server does not take them."""
         try:
             return self._get_user(username, login=(username, password))
-        except errors.WrongCredentials:
+        except (errors.WrongCredentials, errors.NotFound):
+            # Not found: a server process that still takes the password of a user who is gone.
             return None
 
     def get_user(self, username: str) -> User:

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 
 import pytest
 
+from airgap.images import ensure
 from tests.integration.mlflow_auth.servers import VERSIONS, Server
+from tests.integration.mlflow_image.stack import Stack
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
-def server(request: pytest.FixtureRequest) -> Server:
-    version = request.param
-    port = {"3.4.0": 18040, "3.17.2": 18172}[version]
-    return Server(version, f"http://127.0.0.1:{port}", "admin", "correct-horse-battery")
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    stack = Stack(request.param, ensure(["python", "postgres", "minio"]))
+    try:
+        stack.start()
+        yield Server.of(stack)
+    finally:
+        stack.close()
 
 
 @pytest.fixture

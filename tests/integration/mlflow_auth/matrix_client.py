@@ -1,6 +1,6 @@
-"""Run by the matrix test with the real mlflow client, beside the server: who may do what.
+"""Run by the matrix test with the real mlflow client, in the server's container: who may do what.
 
-Standard input: {"url": ..., "users": {role: [name, password]}, "things": {role: {"experiment": id, "run": id, "model": name}}}
+Standard input: {"users": {role: [name, password]}, "things": {role: {"experiment": id, "run": id, "model": name}}}
 Standard output, last line: {role: {action: "yes" | "no" | "ERROR"}}.
 """
 
@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
+URL = "http://127.0.0.1:5000"
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 
 
@@ -110,8 +111,8 @@ def log_in(name, password):
 
 def main():
     given = json.load(sys.stdin)
-    mlflow.set_tracking_uri(given["url"])
-    client = MlflowClient(given["url"])
+    mlflow.set_tracking_uri(URL)
+    client = MlflowClient(URL)
     version = tuple(int(part) for part in mlflow.__version__.split(".")[:2])
     if "prepare" in given:
         log_in(*given["users"]["owner"])

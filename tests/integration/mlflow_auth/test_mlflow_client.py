@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from components.mlflow_auth import errors
+from components.mlflow_auth.auth_database import user_lister
 from components.mlflow_auth.client import MlflowAuthClient, User
 from components.mlflow_auth.permissions import LEVELS, Target, experiment, model
 from tests.integration.mlflow_auth.servers import Server
@@ -93,19 +94,32 @@ def test_experiments_are_ensured_by_name(server: Server, tag: str) -> None:
     client.delete_experiment("98765")
 
 
-def test_lists_users_where_the_server_can(server: Server, tag: str) -> None:
-    client, name = server.client(), f"{tag}-dan"
-    made = client.create_user(name, PASSWORD)
-    if client.version >= (3, 10):
-        users = client.list_users()
-        assert made in users
-        assert [user.id for user in users] == sorted(user.id for user in users)
-    else:
-        with pytest.raises(errors.Unsupported, match="no route that lists users"):
-            client.list_users()
-        asked = MlflowAuthClient(server.url, server.admin, server.password, user_lister=lambda: [made])
-        assert asked.list_users() == [made]
-    client.delete_user(name)
+def test_lists_all_users(server: Server, tag: str) -> None:
+    client = server.client()
+    made = [client.create_user(f"{tag}-{name}", PASSWORD, is_admin=name == "ben") for name in ("ada", "ben")]
+    users = client.list_users()
+    assert [user for user in users if user.name.startswith(tag)] == made
+    assert client.get_user(server.admin) in users
+    assert [user.id for user in users] == sorted(user.id for user in users)
+    for user in made:
+        client.delete_user(user.name)
+
+
+def test_says_how_to_list_users_where_the_server_cannot(server: Server) -> None:
+    def without(container: str | None) -> MlflowAuthClient:
+        lister = user_lister(container) if container else None
+        return MlflowAuthClient(server.url, server.admin, server.password, user_lister=lister)
+
+    if server.client().version >= (3, 10):
+        assert without(None).list_users() == without(server.container).list_users() == server.client().list_users()
+        return
+    with pytest.raises(errors.Unsupported, match="no route that lists users"):
+        without(None).list_users()
+    for container, why in ((server.container, "--auth-container"), ("t-no-such-container", "(?i)no such container")):
+        with pytest.raises(errors.Unsupported, match=why):
+            without(container).list_users()
+    with pytest.raises(ValueError, match="is not a container name"):
+        user_lister("--privileged")
 
 
 def test_follows_a_server_that_was_replaced_by_another_release(server: Server, tag: str) -> None:

@@ -45,7 +45,7 @@ def test_roles_by_actions(server: Server, tag: str) -> None:
     users = {role: (f"{tag}-{role.lower().replace('_', '-')}", PASSWORD) for role in (*ROLES, "other")}
     for role, (name, password) in users.items():
         client.create_user(name, password, is_admin=role == "admin")
-    common = {"url": server.url_for_clients, "users": users, "tag": tag}
+    common = {"users": users, "tag": tag}
     things = json.loads(server.run_client(CLIENT, json.dumps({**common, "prepare": ROLES})))
     for level in ("EDIT", "READ", "NO_PERMISSIONS"):
         client.set_permission(users[level][0], experiment(things[level]["experiment"]), level)

@@ -1,0 +1,30 @@
+"""The stack: settings -> site -> MLflow and Langfuse -> MLflow's team -> outputs."""
+
+from __future__ import annotations
+
+import sys
+
+import pulumi
+from pulumi.runtime.config import _SECRET_KEYS, CONFIG
+
+from components import preflight
+from components.langfuse import LangfuseArgs, LangfuseStack
+from components.mlflow import MlflowArgs, MlflowStack
+from components.outputs import outputs
+from components.problems import ProblemsError
+from components.settings import PROJECT, load
+from components.site import Site
+from components.team import MlflowTeam, MlflowTeamArgs
+
+try:
+    settings = load(CONFIG.get(), _SECRET_KEYS.get())
+    preflight.check(settings, f"{PROJECT}/{pulumi.get_stack()}")
+except ProblemsError as error:
+    # As an error of the deployment and without a traceback: it is the person's to read.
+    pulumi.log.error(str(error))
+    sys.exit(1)
+
+site = Site("site", settings)
+# What is kept is declared also where its product is switched off.
+mlflow = MlflowStack("mlflow", site, MlflowArgs(settings=settings.mlflow)) if settings.mlflow.enabled or site.keep_data else None
+langfuse = LangfuseStack("langfuse", site, LangfuseArgs(settings=settings.langfuse)) if settings.langfuse.enabled or site.keep_data else None

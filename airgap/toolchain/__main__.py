@@ -1,0 +1,26 @@
+"""python3 -m airgap.toolchain NAME...: builds the named parts where they are missing and prints their paths."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from airgap.toolchain import PARTS, ensure
+from scripts.bootstrap.problems import Problem
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m airgap.toolchain", description=__doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(PARTS))
+    arguments = parser.parse_args()
+    try:
+        for name in arguments.names:
+            print(name, ensure(name, say=lambda line: print(line, file=sys.stderr, flush=True)), flush=True)
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A folder from which Pulumi runs: its commands in bin, and PULUMI_HOME, with the plugins, in pulumi."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from airgap.toolchain.builder import Say, ensure
+from airgap.toolchain.parts import LANGUAGE_PYTHON, PLUGINS, PULUMI
+from scripts.bootstrap.problems import Problem
+
+_STAMP = "toolchain.json"
+
+
+def install(home: Path, say: Say = print) -> Path:
+    """Lay out the commands and the plugins below `home`, where they are not yet; returns `home/bin`."""
+    home = home.absolute()
+    bin_dir = home / "bin"
+    binaries = {part.name: ensure(part.name, say) for part in (PULUMI, LANGUAGE_PYTHON, *PLUGINS)}
+    commands = [binaries[PULUMI.name], binaries[LANGUAGE_PYTHON.name]]
+    commands += [commands[1].parent / Path(script).name for script in LANGUAGE_PYTHON.scripts]
+    plugins = {part: _plugin_path(home, part.name, part.version, part.binary) for part in PLUGINS}
+
+    stamp = home / _STAMP
+    made_of = json.dumps({name: binary.parent.name for name, binary in binaries.items()}, indent=2) + "\n"
+    files = [*(bin_dir / command.name for command in commands), *plugins.values()]
+    if all(file.is_file() for file in files) and stamp.is_file() and stamp.read_text() == made_of:
+        return bin_dir
+
+    bin_dir.mkdir(parents=True, exist_ok=True)
+    for command in commands:
+        _place(command, bin_dir / command.name)
+    for part in plugins:
+        _install_plugin(home, part.name, part.version, binaries[part.name])
+    stamp.write_text(made_of)
+    say(f"pulumi {PULUMI.version} with its plugins is ready in {bin_dir}")
+    return bin_dir
+
+
+def _place(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy; it works on when the cache is emptied."""
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(source, fresh)
+    except OSError:  # another file system
+        shutil.copy2(source, fresh)
+    fresh.replace(target)
+
+
+def _plugin_path(home: Path, name: str, version: str, binary: str) -> Path:
+    return home / "pulumi" / "plugins" / f"resource-{name}-{version}" / binary
+
+
+def _install_plugin(home: Path, name: str, version: str, binary: Path) -> None:
+    command = [str(home / "bin" / PULUMI.binary), "plugin", "install", "resource", name, version]
+    done = subprocess.run(
+        [*command, "--reinstall", "--file", str(binary)],
+        env={
+            **os.environ,
+            "PULUMI_HOME": str(home / "pulumi"),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Problem(
+            f"`pulumi plugin install resource {name} {version}` failed: {(done.stderr or done.stdout).strip()}",
+            f"remove {home} and run it again",
+        )

@@ -1,0 +1,59 @@
+"""Every secret that the stack generates, and how each one is changed later.
+
+| secret | to change it | what happens |
+| --- | --- | --- |
+| Postgres passwords | set the key, `up` | the container restarts and sets the role's password before it listens |
+| MinIO root user and password, Redis, ClickHouse | set the key, `up` | read at each start |
+| MLflow's Flask key, NEXTAUTH_SECRET | set the key, `up` | sessions end |
+| MLflow admin and users | set the key, `up` | changed over MLflow's API with the old password |
+| Langfuse API keys | in Langfuse | the configured ones act at first start only |
+| SALT, ENCRYPTION_KEY | never | Langfuse could no longer read what it stored |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_random as random
+
+_LENGTH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """Makes secrets below a parent. Each is generated even where a setting overrides it: removing the setting brings it back.
+
+    `keep` protects them like the volumes that they unlock: what is kept must stay readable.
+    """
+
+    parent: pulumi.Resource
+    keep: bool
+
+    def password(self, name: str, override: str = "", length: int = _LENGTH) -> pulumi.Output[str]:
+        """Letters and digits, which every consumer and every URL takes."""
+        generated = random.RandomPassword(name, length=length, special=False, opts=self._opts())
+        return self._choose(override, lambda: generated.result)
+
+    def api_key(self, name: str, kind: str, override: str = "") -> pulumi.Output[str]:
+        """A Langfuse API key, pk-lf-... or sk-lf-..."""
+        generated = random.RandomPassword(name, length=_LENGTH, special=False, opts=self._opts())
+        return self._choose(override, lambda: generated.result.apply(lambda text: f"{kind}-lf-{text}"))
+
+    def base64(self, name: str, override: str = "") -> pulumi.Output[str]:
+        """32 bytes in base64."""
+        generated = random.RandomBytes(name, length=_LENGTH, opts=self._opts())
+        return self._choose(override, lambda: generated.base64)
+
+    def hex(self, name: str, override: str = "") -> pulumi.Output[str]:
+        """32 bytes as 64 hexadecimal digits."""
+        generated = random.RandomBytes(name, length=_LENGTH, opts=self._opts())
+        return self._choose(override, lambda: generated.hex)
+
+    def _opts(self) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self.parent, protect=self.keep)
+
+    @staticmethod
+    def _choose(override: str, generated: Callable[[], pulumi.Output[str]]) -> pulumi.Output[str]:
+        return pulumi.Output.secret(override or generated())
