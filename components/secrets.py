@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,13 +45,14 @@ class Secrets:
 
     def base64(self, name: str, override: str = "") -> pulumi.Output[str]:
         """32 bytes in base64."""
-        generated = random.RandomBytes(name, length=_LENGTH, opts=self._opts())
-        return self._choose(override, lambda: generated.base64)
+        # Not RandomBytes: its id is its value, and ids are in the state in plain text.
+        generated = random.RandomPassword(name, length=_LENGTH, special=False, opts=self._opts())
+        return self._choose(override, lambda: generated.result.apply(_base64))
 
     def hex(self, name: str, override: str = "") -> pulumi.Output[str]:
         """32 bytes as 64 hexadecimal digits."""
-        generated = random.RandomBytes(name, length=_LENGTH, opts=self._opts())
-        return self._choose(override, lambda: generated.hex)
+        generated = random.RandomPassword(name, length=2 * _LENGTH, special=False, opts=self._opts())
+        return self._choose(override, lambda: generated.result.apply(_digest))
 
     def _opts(self) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self.parent, protect=self.keep)
@@ -57,3 +60,11 @@ class Secrets:
     @staticmethod
     def _choose(override: str, generated: Callable[[], pulumi.Output[str]]) -> pulumi.Output[str]:
         return pulumi.Output.secret(override or generated())
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -26,6 +26,7 @@ class Health:
     command: Sequence[str]
     start_seconds: int = 60
     interval_seconds: int = 5
+    timeout_seconds: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,7 @@ def declare(
         command=list(args.command) or None,
         envs=[Output.concat(key, "=", args.environment[key]) for key in sorted(args.environment)],
         uploads=[
-            docker.ContainerUploadArgs(file=path, content=uploads[path], permissions="0444")
-            for path in sorted(uploads)
+            docker.ContainerUploadArgs(file=path, content=uploads[path]) for path in sorted(uploads)
         ],
         volumes=[
             docker.ContainerVolumeArgs(container_path=path, volume_name=volume.name)
@@ -133,7 +133,6 @@ def declare(
             # without applying it to a running container.
             delete_before_replace=True,
             replace_on_changes=["healthcheck", "tmpfs", "init"],
-            custom_timeouts=pulumi.CustomTimeouts(create="20m", update="20m", delete="5m"),
         ),
     )
 
@@ -144,7 +143,7 @@ def _healthcheck(health: Health | None) -> docker.ContainerHealthcheckArgs | Non
     return docker.ContainerHealthcheckArgs(
         tests=["CMD", *health.command],
         interval=_duration(health.interval_seconds),
-        timeout="10s",
+        timeout=_duration(health.timeout_seconds),
         retries=6,
         start_period=_duration(health.start_seconds),
     )

@@ -22,6 +22,7 @@ from pulumi.dynamic import (
     ResourceProvider,
     UpdateResult,
 )
+from pulumi.output import Unknown
 from pulumi.runtime import rpc
 
 from components.checks import mlflow_user_name
@@ -95,7 +96,7 @@ def _for_deletion(props: Mapping[str, Any], delete: Callable[[MlflowAuthClient],
 
 def unknown(value: Any) -> bool:
     """Whether a preview does not know the value yet."""
-    return value is None or value == rpc.UNKNOWN
+    return value is None or isinstance(value, Unknown) or value == rpc.UNKNOWN
 
 
 class _Provider(ResourceProvider):
