@@ -78,7 +78,6 @@ class Clickhouse(pulumi.ComponentResource):
                 },
                 volumes={"/var/lib/clickhouse": args.volume},
                 capabilities=BECOME_USER,
-                open_files=262144,
                 health=Health(command=["sh", "-c", query]),
             ),
             ResourceOptions(parent=self),

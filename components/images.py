@@ -91,10 +91,10 @@ class Images:
         self._declared: dict[str, docker.RemoteImage] = {}
 
     def version(self, name: str) -> str:
-        """The version to show for a name."""
-        if name == "mlflow" and name not in self._settings.general.images:
-            return self._settings.mlflow.version
-        return version_of(self._settings.general.images.get(name) or reference(name, self._settings))
+        """The version to show for a name; an image that the settings name in place of the table's is shown in full."""
+        if override := self._settings.general.images.get(name):
+            return override
+        return self._settings.mlflow.version if name == "mlflow" else version_of(reference(name, self._settings))
 
     def id(self, name: str) -> pulumi.Output[str]:
         """The image's id. One the engine has is taken as it is, another one is pulled, MLflow's is built."""

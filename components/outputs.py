@@ -58,7 +58,7 @@ def _mlflow(site: Site, mlflow: MlflowStack, team: MlflowTeam) -> dict[str, Any]
     settings = mlflow.settings
     found: dict[str, Any] = {
         "mlflowUrl": mlflow.url,
-        "mlflowVersion": settings.version,
+        "mlflowVersion": site.images.version("mlflow"),
         "mlflowAdminUsername": team.admin.admin_username,
         "mlflowAdminPassword": mlflow.secrets.admin_password,
         "mlflowUserPasswords": team.passwords,
@@ -90,7 +90,7 @@ def _langfuse(site: Site, langfuse: LangfuseStack) -> dict[str, Any]:
     settings = langfuse.settings
     found: dict[str, Any] = {
         "langfuseUrl": langfuse.url,
-        "langfuseVersion": settings.version,
+        "langfuseVersion": site.images.version("langfuse-web"),
         "langfusePublicKey": langfuse.secrets.public_key,
         "langfuseSecretKey": langfuse.secrets.secret_key,
         "langfuseUserEmail": settings.user_email,

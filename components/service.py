@@ -57,7 +57,6 @@ class ServiceArgs:
     volumes: Mapping[str, docker.Volume] = field(default_factory=dict)
     ports: Mapping[int, int] = field(default_factory=dict)
     capabilities: Sequence[str] = ()
-    open_files: int = 0
     health: Health | None = None
     after: Sequence[pulumi.Resource] = ()
     gates: Sequence[Output[str]] = ()
@@ -113,9 +112,6 @@ def declare(
             drops=["ALL"], adds=[f"CAP_{capability}" for capability in sorted(args.capabilities)]
         ),
         security_opts=["no-new-privileges:true"],
-        ulimits=[docker.ContainerUlimitArgs(name="nofile", soft=args.open_files, hard=args.open_files)]
-        if args.open_files
-        else None,
         memory=args.memory,
         memory_swap=args.memory,
         log_driver="json-file",
