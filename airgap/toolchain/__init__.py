@@ -4,7 +4,7 @@
 """
 
 from airgap.toolchain.builder import ensure
-from airgap.toolchain.home import install
+from airgap.toolchain.home import STAMP, install
 from airgap.toolchain.parts import PARTS
 
-__all__ = ["PARTS", "ensure", "install"]
+__all__ = ["PARTS", "STAMP", "ensure", "install"]

@@ -26,6 +26,8 @@ _SDK = "github.com/pulumi/pulumi/sdk/v3"
 _FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-p=2")
 # An own go.work or a newer toolchain of the user's would make it another build.
 _ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+# Where Go's own installer puts it; not on every PATH.
+USUAL_GO = Path("/usr/local/go/bin/go")
 _SHOWN_LINES = 15
 _HEARTBEAT_SECONDS = 60
 
@@ -67,7 +69,18 @@ def _build(part: Part, go: dict[str, str], target: Path, say: Say) -> None:
 
 
 def _compile(part: Part, output: Path, say: Say) -> None:
-    command = ["nice", "-n", "10", "go", "build", *_FLAGS, "-ldflags", _ldflags(part), "-o", str(output)]
+    command = [
+        "nice",
+        "-n",
+        "10",
+        _go_command(),
+        "build",
+        *_FLAGS,
+        "-ldflags",
+        _ldflags(part),
+        "-o",
+        str(output),
+    ]
     log_path = _folder() / f"{part.name}.log"
     started = time.monotonic()
     with log_path.open("wb") as log:
@@ -104,7 +117,7 @@ def _compile(part: Part, output: Path, say: Say) -> None:
 
 def _copy_script(script: str, folder: Path) -> None:
     """Copy a file of the Python SDK, of the CLI's version, out of Go's module cache."""
-    command = ["go", "mod", "download", "-json", _SDK]
+    command = [_go_command(), "mod", "download", "-json", _SDK]
     environment = {**os.environ, **_ENVIRONMENT, "GOFLAGS": "-mod=readonly"}
     done = subprocess.run(
         command, cwd=PULUMI.module, env=environment, capture_output=True, text=True, check=False
@@ -120,13 +133,22 @@ def _copy_script(script: str, folder: Path) -> None:
     copy.chmod(0o755)
 
 
+def has_go() -> bool:
+    """Whether Go is on this machine."""
+    return shutil.which(_go_command()) is not None
+
+
+def _go_command() -> str:
+    return shutil.which("go") or (str(USUAL_GO) if USUAL_GO.is_file() else "go")
+
+
 def _go(part: Part) -> dict[str, str]:
     """What Go says about itself, after checking that it can build the part."""
     needed = _needed(part)
     fix = f"install Go {needed} or newer (https://go.dev/dl) and put it on PATH"
     try:
         done = subprocess.run(
-            ["go", "env", "-json", "GOVERSION", "GOOS", "GOARCH"],
+            [_go_command(), "env", "-json", "GOVERSION", "GOOS", "GOARCH"],
             env={**os.environ, **_ENVIRONMENT},
             capture_output=True,
             text=True,

@@ -8,23 +8,28 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from airgap.toolchain.builder import Say, ensure
+from airgap.toolchain.builder import Say, ensure, has_go
 from airgap.toolchain.parts import LANGUAGE_PYTHON, PLUGINS, PULUMI
 from scripts.bootstrap.problems import Problem
 
-_STAMP = "toolchain.json"
+STAMP = "toolchain.json"
 
 
 def install(home: Path, say: Say = print) -> Path:
-    """Lay out the commands and the plugins below `home`, where they are not yet; returns `home/bin`."""
+    """Lay out the commands and the plugins below `home`, where they are not yet; returns `home/bin`.
+
+    What is there serves also where Go no longer is; with Go, it is built again when its inputs changed.
+    """
     home = home.absolute()
     bin_dir = home / "bin"
+    if not has_go() and _is_complete(home):
+        return bin_dir
     binaries = {part.name: ensure(part.name, say) for part in (PULUMI, LANGUAGE_PYTHON, *PLUGINS)}
     commands = [binaries[PULUMI.name], binaries[LANGUAGE_PYTHON.name]]
     commands += [commands[1].parent / Path(script).name for script in LANGUAGE_PYTHON.scripts]
     plugins = {part: _plugin_path(home, part.name, part.version, part.binary) for part in PLUGINS}
 
-    stamp = home / _STAMP
+    stamp = home / STAMP
     made_of = json.dumps({name: binary.parent.name for name, binary in binaries.items()}, indent=2) + "\n"
     files = [*(bin_dir / command.name for command in commands), *plugins.values()]
     if all(file.is_file() for file in files) and stamp.is_file() and stamp.read_text() == made_of:
@@ -38,6 +43,13 @@ def install(home: Path, say: Say = print) -> Path:
     stamp.write_text(made_of)
     say(f"pulumi {PULUMI.version} with its plugins is ready in {bin_dir}")
     return bin_dir
+
+
+def _is_complete(home: Path) -> bool:
+    """Whether all of it is there, of this checkout's versions."""
+    files = [home / "bin" / part.binary for part in (PULUMI, LANGUAGE_PYTHON)]
+    files += [_plugin_path(home, part.name, part.version, part.binary) for part in PLUGINS]
+    return (home / STAMP).is_file() and all(file.is_file() for file in files)
 
 
 def _place(source: Path, target: Path) -> None:

@@ -24,7 +24,9 @@ def is_debian_like(os_release: Path = _OS_RELEASE) -> bool:
     """Whether the system calls itself Debian, or like it."""
     if not os_release.is_file():
         return False
-    pairs = (line.partition("=") for line in os_release.read_text(encoding="utf-8", errors="replace").splitlines())
+    pairs = (
+        line.partition("=") for line in os_release.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
     said = {key: value.strip("\"'") for key, _, value in pairs}
     return "debian" in f"{said.get('ID', '')} {said.get('ID_LIKE', '')}".split()
 

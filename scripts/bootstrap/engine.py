@@ -35,7 +35,9 @@ def ensure(say: Say) -> None:
     _refuse_where_not_ours(answer)
     missing = [command for command in ("docker", "dockerd", "iptables") if not shutil.which(command)]
     if missing:
-        say(f"Docker: no engine answers and {', '.join(missing)} is missing; {SWITCH}=no would forbid installing")
+        say(
+            f"Docker: no engine answers and {', '.join(missing)} is missing; {SWITCH}=no would forbid installing"
+        )
         debian.install(_PACKAGES, say)
     if _version().code:  # installing it may have started it
         _start(say)
@@ -46,7 +48,9 @@ def host() -> str:
     """Where the `docker` command looks for the engine: DOCKER_HOST, or what its context says."""
     if os.environ.get("DOCKER_HOST"):
         return os.environ["DOCKER_HOST"]
-    answer = ask(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], timeout=_ASK_SECONDS)
+    answer = ask(
+        ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], timeout=_ASK_SECONDS
+    )
     return answer.out.strip() or _DEFAULT_HOST
 
 
@@ -58,7 +62,8 @@ def _refuse_where_not_ours(answer: Answer) -> None:
     reason = answer.reason
     if "permission denied" in reason.lower():
         raise Problem(
-            f"the Docker engine at {host()} refuses this user", "add the user to the group docker and log in again, or be root"
+            f"the Docker engine at {host()} refuses this user",
+            "add the user to the group docker and log in again, or be root",
         )
     if host() != _DEFAULT_HOST:
         where = "DOCKER_HOST" if os.environ.get("DOCKER_HOST") else "the current Docker context"
@@ -87,11 +92,17 @@ def _start(say: Say) -> None:
         return
     log = cache_dir() / "dockerd.log"
     process = None
-    if not any([_runs(file, name) for file, name in _PID_FILES.items()]):
+    running = [_runs(file, name) for file, name in _PID_FILES.items()]  # each: what is stale goes
+    if not any(running):
         say(f"Docker: starting dockerd, which goes on running (log: {log})")
         with log.open("ab") as output:
             process = subprocess.Popen(
-                ["dockerd"], cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                ["dockerd"],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
     _wait(process, log)
 

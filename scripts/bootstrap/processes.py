@@ -50,7 +50,14 @@ def ask(
     stdin: dict[str, object] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
     try:
         done = subprocess.run(  # type: ignore[call-overload]
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False, **stdin
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **stdin,
         )
     except FileNotFoundError:
         return Answer(127, "", f"{command[0]}: not found")
@@ -61,7 +68,9 @@ def ask(
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def foreground(command: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
+def foreground(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> int:
     """Run a program that people watch and may interrupt; its exit code.
 
     Ctrl-C reaches it from the terminal, and it gets the time to end in its own way. Where there is no terminal, and for
@@ -81,7 +90,9 @@ def foreground(command: Sequence[str], *, environment: Mapping[str, str] | None 
         if asked_to_stop:
             process.send_signal(signal.SIGINT)
         code = process.wait()
-    return INTERRUPTED if asked_to_stop or code == -signal.SIGINT else code
+    if asked_to_stop:
+        return INTERRUPTED
+    return 128 - code if code < 0 else code  # as shells tell of signals
 
 
 @contextmanager
@@ -103,7 +114,12 @@ def logged(command: Sequence[str], log: Path, *, environment: Mapping[str, str] 
         start = output.tell()
         try:
             code = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
             ).returncode
         except FileNotFoundError:
             return Answer(127, "", f"{command[0]}: not found")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from airgap import toolchain
 from scripts.bootstrap.paths import ROOT, cache_dir
 from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.processes import Say, ask
@@ -54,14 +55,15 @@ def ensure(python: Path, say: Say) -> Tools:
 def find() -> Tools:
     """The Pulumi that `ensure` chose or would choose, without installing anything."""
     way = _forced()
-    found = [
-        candidate
-        for name, look in (("path", lambda: _on_path()[0]), ("official", _official), ("build", _built))
-        if way in ("", name) and (candidate := look())
-    ]
-    if not found:
-        raise Problem("there is no pulumi that serves on this machine yet", "make up, which gets one")
-    return found[0]
+    on_path = _on_path()[0] if way in ("", "path") else None
+    if on_path and (way or _has_plugins()):
+        return on_path
+    for name, look in (("official", _official), ("build", _built)):
+        if way in ("", name) and (candidate := look()):
+            return candidate
+    if on_path:
+        return on_path
+    raise Problem("there is no pulumi that serves on this machine yet", "make up, which gets one")
 
 
 def _choose(python: Path, say: Say) -> Tools:
@@ -86,7 +88,7 @@ def _choose(python: Path, say: Say) -> Tools:
                 raise
             say(f"Pulumi: {problem.message}; building it instead")
             return _build(f"{unfit}; the official installer failed", say)
-    return _build(way and unfit or f"{unfit}; the official download site does not answer", say)
+    return _build((way and unfit) or f"{unfit}; the official download site does not answer", say)
 
 
 def _forced() -> str:
@@ -121,7 +123,10 @@ def _quiet() -> dict[str, str]:
 def _has_plugins() -> bool:
     """Whether the plugins that the Python SDKs ask for are installed already."""
     home = Path(os.environ.get("PULUMI_HOME") or "~/.pulumi").expanduser()
-    return all((home / "plugins" / f"resource-{name}-v{_pin(f'pulumi-{name}')}").is_dir() for name in ("docker", "random"))
+    return all(
+        (home / "plugins" / f"resource-{name}-v{_pin(f'pulumi-{name}')}").is_dir()
+        for name in ("docker", "random")
+    )
 
 
 def _pin(package: str) -> str:
@@ -180,16 +185,14 @@ def _built_home() -> Path:
 
 def _built() -> Tools | None:
     home = _built_home()
-    if not (home / "bin" / "pulumi").is_file():
+    if not (home / toolchain.STAMP).is_file():  # written last
         return None
     return _tools_of(home, "built here before")
 
 
 def _build(why: str, say: Say) -> Tools:
-    from airgap import toolchain  # only here is it needed, and Go with it
-
     home = _built_home()
-    if not (home / "bin" / "pulumi").is_file():
+    if not (home / toolchain.STAMP).is_file():
         say(f"Pulumi: building it from Go modules, once ({why})")
     toolchain.install(home, say)
     return _tools_of(home, f"built from Go modules: {why}")
@@ -202,5 +205,3 @@ def _tools_of(home: Path, why: str) -> Tools:
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
     }
     return Tools(home / "bin", variables, why)
-
-

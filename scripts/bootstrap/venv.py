@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.bootstrap import debian
@@ -15,6 +16,7 @@ from scripts.bootstrap.processes import Say, ask, foreground
 
 OLDEST = (3, 10)
 FOLDER = ".venv"
+CLIENTS_FOLDER = ".venv-clients"
 _RUN, _DEVELOP = "requirements.txt", "requirements-dev.txt"
 _STAMP = "mlops-stack.json"
 
@@ -29,16 +31,29 @@ def ensure(say: Say, *, develop: bool = False, root: Path = ROOT) -> Path:
             f"this Python is {sys.version_info.major}.{sys.version_info.minor}, and 3.10 or newer is needed",
             "make PYTHON=/path/to/a/newer/python3 ...",
         )
-    python = python_of(root)
+    names = (_RUN, *([_DEVELOP] if develop else []))
+    return _ready(root / FOLDER, {root / name: (root / name, root / _RUN) for name in names}, say)
+
+
+def ensure_clients(say: Say, root: Path = ROOT) -> Path:
+    """The Python of the tests' clients, an environment apart: they and Pulumi do not agree on their dependencies."""
+    requirements = root / "tests" / "clients.txt"
+    made_of = (requirements, root / "examples" / "requirements.txt")
+    return _ready(root / CLIENTS_FOLDER, {requirements: made_of}, say)
+
+
+def _ready(folder: Path, wanted: Mapping[Path, Sequence[Path]], say: Say) -> Path:
+    """The Python of an environment with the wanted requirements, each given with the files that it is made of."""
+    python = folder / "bin" / "python"
     if not _serves(python):
-        _make(root / FOLDER, say)
-    stamp = root / FOLDER / _STAMP
+        _make(folder, say)
+    stamp = folder / _STAMP
     installed: dict[str, str] = json.loads(stamp.read_text()) if stamp.is_file() else {}
-    for name in (_RUN, *([_DEVELOP] if develop else [])):
-        wanted = _key(root / name, root / _RUN)
-        if installed.get(name) != wanted:
-            _install(python, root / name, say)
-            installed[name] = wanted
+    for requirements, made_of in wanted.items():
+        key = _key(*made_of)
+        if installed.get(requirements.name) != key:
+            _install(python, requirements, say)
+            installed[requirements.name] = key
             _write(stamp, installed)
     return python
 
@@ -71,8 +86,17 @@ def _make(folder: Path, say: Say) -> None:
 def _install(python: Path, requirements: Path, say: Say) -> None:
     if not requirements.is_file():
         raise Problem(f"{requirements} is missing", "run this in a complete checkout")
-    say(f"Python: installing {requirements.name} into {FOLDER}")
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)]
+    say(f"Python: installing {requirements.name} into {python.parents[1].name}")
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+        str(requirements),
+    ]
     if foreground(command, cwd=requirements.parent, environment={**os.environ, "PIP_USER": "0"}):
         raise Problem(
             f"installing {requirements.name} failed, see above",

@@ -48,6 +48,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     nice = shutil.which("nice")
     assert nice
     (folder / "nice").symlink_to(nice)
+    monkeypatch.setattr(builder, "USUAL_GO", tmp_path / "nowhere")
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("MLOPS_STACK_CACHE", str(tmp_path / "cache"))
     return folder

@@ -1,0 +1,340 @@
+"""The commands that `make` offers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.bootstrap import engine, images, leftovers, power, stack, venv
+from scripts.bootstrap import tools as pulumi_tools
+from scripts.bootstrap.paths import ROOT
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.processes import INTERRUPTED, foreground, say
+from scripts.bootstrap.stack import Stack
+from scripts.bootstrap.tools import Tools
+
+DELETE_DATA = "--delete-data"
+# make's own, and another environment's: what is started here must not take them for its own.
+_NOT_INHERITED = (
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "MFLAGS",
+    "STACK",
+    "ARGS",
+    "VIRTUAL_ENV",
+    "PYTHONHOME",
+)
+_SHOWN_IN_ENV = (
+    "PATH",
+    "VIRTUAL_ENV",
+    "PULUMI_HOME",
+    "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION",
+    "PULUMI_SKIP_UPDATE_CHECK",
+    "PULUMI_CONFIG_PASSPHRASE_FILE",
+)
+
+
+@dataclass
+class Call:
+    """One command's surroundings: the stack's name and the arguments given."""
+
+    name: str
+    arguments: list[str] = field(default_factory=list)
+
+    def take(self, flag: str) -> bool:
+        """Whether the flag was given; it is no longer among the arguments."""
+        given = flag in self.arguments
+        self.arguments = [argument for argument in self.arguments if argument != flag]
+        return given
+
+
+def _stack(call: Call) -> Stack:
+    """The stack with a Pulumi that serves, everything made that was missing."""
+    tools = pulumi_tools.ensure(venv.ensure(say), say)
+    found = Stack(call.name, tools)
+    found.ensure(say)
+    return found
+
+
+def _pulumi(found: Stack, *arguments: str) -> int:
+    return foreground(found.command(*arguments), environment=found.environment, cwd=ROOT)
+
+
+def up(call: Call) -> int:
+    """Deploy, or bring up to date: from nothing to a running stack"""
+    double = call.take(images.DOUBLE)
+    engine.ensure(say)
+    found = _stack(call)
+    images.prepare(found, venv.python_of(), say, double=double)
+    leftovers.clear(found, say)
+    code = _pulumi(found, "up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs", *call.arguments)
+    if code == 0:
+        print("\n".join(welcome(found.outputs(), found)))
+    elif code != INTERRUPTED:
+        say(
+            f"\nerror: `pulumi up` ended with {code}, see above\n  fix: put right what it says; {found.make('up')} goes on from there"
+        )
+    return code
+
+
+def welcome(outputs: Mapping[str, Any], found: Stack) -> list[str]:
+    """What to open and how to log in; no passwords."""
+    lines = [""]
+    running = outputs["containers"]
+    if "mlflow-server" in running:
+        lines.append(f"MLflow   {outputs['mlflowUrl']}   log in as {outputs['mlflowAdminUsername']}")
+    if "langfuse-web" in running:
+        lines.append(f"Langfuse {outputs['langfuseUrl']}   log in as {outputs['langfuseUserEmail']}")
+    make = found.make
+    lines.append(
+        f"\n{make('credentials')} shows passwords and keys, {make('client-env')} what programs need, "
+        f"{make('status')} whether all works."
+    )
+    return lines
+
+
+def preview(call: Call) -> int:
+    """Show what `up` would change"""
+    engine.ensure(say)
+    return _pulumi(_stack(call), "preview", *call.arguments)
+
+
+def refresh(call: Call) -> int:
+    """Take over into the state what changed on the engine"""
+    engine.ensure(say)
+    found = _stack(call)
+    leftovers.clear(found, say)
+    return _pulumi(found, "refresh", "--yes", "--skip-preview", "--suppress-outputs", *call.arguments)
+
+
+def stop(call: Call) -> int:
+    """Stop the containers; data and containers stay"""
+    power.stop(Stack(call.name), say)
+    return 0
+
+
+def start(call: Call) -> int:
+    """Start the containers again, stores first"""
+    engine.ensure(say)
+    power.start(Stack(call.name), say)
+    return 0
+
+
+def destroy(call: Call) -> int:
+    """Remove the stack, keep its data; ARGS=--delete-data removes that too"""
+    delete_data = call.take(DELETE_DATA)
+    engine.ensure(say)
+    found = _stack(call)
+    leftovers.clear(found, say)
+    if delete_data:
+        code = _pulumi(found, "state", "unprotect", "--all", "--yes")
+        return code or _pulumi(
+            found, "destroy", "--yes", "--skip-preview", "--suppress-outputs", *call.arguments
+        )
+    code = _pulumi(
+        found,
+        "destroy",
+        "--yes",
+        "--skip-preview",
+        "--suppress-outputs",
+        "--exclude-protected",
+        *call.arguments,
+    )
+    kept = [item for item in found.export().get("resources") or [] if item.get("protect")]
+    if code == 0 and kept:
+        volumes = sorted(item["id"] for item in kept if item["type"] == "docker:index/volume:Volume")
+        say(
+            f"Kept, with the secrets that unlock them: {', '.join(volumes)}\n"
+            f"{found.make('up')} goes on with them; {found.make('destroy')} ARGS={DELETE_DATA} removes them for good"
+        )
+    return code
+
+
+def status(call: Call) -> int:
+    """Check every service by what it is for"""
+    return _script("scripts.validate_services", "--stack", call.name, *call.arguments)
+
+
+def env(call: Call) -> int:
+    """Print what makes plain `pulumi` work in a shell: eval "$(make -s env)\""""
+    variables = _stack(call).environment
+    for name in _SHOWN_IN_ENV:
+        if variables.get(name, "") != os.environ.get(name, ""):
+            print(f"export {name}={shlex.quote(variables[name])}")
+    return 0
+
+
+def credentials(call: Call) -> int:
+    """Print user names, passwords and keys"""
+    found = stack.outputs(call.name)
+    shown = {
+        "MLflow": ("mlflowUrl", "mlflowAdminUsername", "mlflowAdminPassword"),
+        "Langfuse": (
+            "langfuseUrl",
+            "langfuseUserEmail",
+            "langfuseUserPassword",
+            "langfusePublicKey",
+            "langfuseSecretKey",
+        ),
+    }
+    for product, keys in shown.items():
+        for key in keys:
+            if key in found:
+                print(f"{product:9} {key.removeprefix(product.lower()):15} {found[key]}")
+    for name, password in (found.get("mlflowUserPasswords") or {}).items():
+        print(f"{'MLflow':9} {'user ' + name:15} {password}")
+    return 0
+
+
+def client_env(call: Call) -> int:
+    """Print the variables that clients need, passwords included (dotenv)"""
+    print(stack.outputs(call.name)["clientEnv"], end="")
+    return 0
+
+
+def users(call: Call) -> int:
+    """Manage MLflow's users: make users ARGS="list-users\""""
+    return _script("scripts.manage_mlflow_users", *_for_stack(call))
+
+
+def setup(call: Call) -> int:
+    """Set up MLflow's administrator and team for the first time"""
+    return _script("scripts.setup_mlflow_auth", *_for_stack(call))
+
+
+def _for_stack(call: Call) -> list[str]:
+    if call.name == "dev" or "--stack" in call.arguments:
+        return call.arguments
+    return [*call.arguments, "--stack", call.name]
+
+
+def test(call: Call) -> int:
+    """Run every check and test; needs an engine"""
+    python = venv.ensure(say, develop=True)
+    code = _checks()
+    if code:
+        return code
+    engine.ensure(say)
+    tools = pulumi_tools.ensure(python, say)
+    images.airgap.ensure(images.airgap.RECIPES, say)
+    return _pytest(tools, call.arguments)
+
+
+def test_unit(call: Call) -> int:
+    """Run the tests that need no engine"""
+    python = venv.ensure(say, develop=True)
+    return foreground([str(python), "-m", "pytest", "tests/unit", *call.arguments], cwd=ROOT)
+
+
+def _pytest(tools: Tools, arguments: Sequence[str]) -> int:
+    command = [str(venv.python_of()), "-m", "pytest", *arguments]
+    return foreground(command, environment=stack.tool_environment(tools), cwd=ROOT)
+
+
+def lint(call: Call) -> int:
+    """Check style and types"""
+    venv.ensure(say, develop=True)
+    return _checks()
+
+
+def _checks() -> int:
+    # All of them, so that one run shows everything.
+    return max(_tool("ruff", "check", "."), _tool("ruff", "format", "--check", "."), _tool("mypy"))
+
+
+def format_(call: Call) -> int:
+    """Bring the sources into form"""
+    venv.ensure(say, develop=True)
+    return max(_tool("ruff", "check", "--fix", "."), _tool("ruff", "format", "."))
+
+
+def _tool(name: str, *arguments: str) -> int:
+    return foreground([str(venv.python_of()), "-m", name, *arguments], cwd=ROOT)
+
+
+def bench(call: Call) -> int:
+    """Measure: make bench ARGS=--help"""
+    python = venv.ensure(say, develop=True)
+    engine.ensure(say)
+    tools = pulumi_tools.ensure(python, say)
+    return foreground(
+        [str(python), "-m", "benchmarks", *call.arguments],
+        environment=stack.tool_environment(tools),
+        cwd=ROOT,
+    )
+
+
+def pin_images(call: Call) -> int:
+    """Record today's digests of the images"""
+    return _script("scripts.pin_images", *call.arguments)
+
+
+def _script(module: str, *arguments: str) -> int:
+    return foreground([str(venv.ensure(say)), "-m", module, *arguments], cwd=ROOT)
+
+
+def help_(call: Call) -> int:
+    """Show this"""
+    print('make COMMAND [STACK=dev] [ARGS="..."]\n')
+    for name, command in COMMANDS.items():
+        print(f"  {name:12} {command.__doc__}")
+    print(
+        f"\n  make up ARGS={images.DOUBLE} deploys a double where Langfuse's images cannot be had (docs/airgap.md)"
+    )
+    return 0
+
+
+COMMANDS: Mapping[str, Callable[[Call], int]] = {
+    "up": up,
+    "preview": preview,
+    "refresh": refresh,
+    "stop": stop,
+    "start": start,
+    "destroy": destroy,
+    "status": status,
+    "env": env,
+    "credentials": credentials,
+    "client-env": client_env,
+    "users": users,
+    "setup": setup,
+    "test": test,
+    "test-unit": test_unit,
+    "lint": lint,
+    "format": format_,
+    "bench": bench,
+    "pin-images": pin_images,
+    "help": help_,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code."""
+    name, *rest = arguments or ["help"]
+    call = Call(os.environ.get("STACK") or "dev", rest)
+    for variable in _NOT_INHERITED:
+        os.environ.pop(variable, None)
+    if name not in COMMANDS:
+        return _failed(f"there is no command {name!r}", f"use one of {', '.join(COMMANDS)}")
+    again = f"make {name}" if call.name == "dev" else f"make {name} STACK={call.name}"
+    try:
+        code = COMMANDS[name](call)
+    except Problem as problem:
+        return _failed(problem.message, problem.fix)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    if code == INTERRUPTED:
+        say(f"interrupted; `{again}` goes on from here")
+    return code
+
+
+def _failed(message: str, fix: str) -> int:
+    say(f"error: {message}\n  fix: {fix}")
+    return 1

@@ -1,0 +1,211 @@
+"""What killed runs leave behind: locks, half-made resources, containers that the state does not know."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.processes import Say, ask, foreground
+from scripts.bootstrap.stack import PROJECT, Stack, state_folder
+
+STACK_LABEL, ID_LABEL, SERVICE_LABEL = (f"{PROJECT}.{key}" for key in ("stack", "id", "service"))
+_IDENTITY = "random:index/randomId:RandomId"
+_ASK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container of the stack on the engine."""
+
+    id: str
+    name: str
+    identity: str
+    service: str
+    run_once: bool
+    status: str
+    exit_code: int
+    health: str
+
+
+def clear(stack: Stack, say: Say) -> None:
+    """Put right what can be put right without losing anything; refuse where the state does not fit the engine."""
+    _clear_lock(stack, say)
+    state = stack.export()
+    resources: list[Mapping[str, Any]] = state.get("resources") or []
+    identity = next((_identity_of(item) for item in resources if _is_identity(item)), "")
+    _refuse_foreign(stack, identity)
+    if state.get("pending_operations"):
+        say("Leftovers: an operation was cut short; refreshing the state")
+        code = foreground(
+            stack.command(
+                "refresh", "--yes", "--skip-preview", "--suppress-outputs", "--clear-pending-creates"
+            ),
+            environment=stack.environment,
+            cwd=stack.root,
+        )
+        if code:
+            raise Problem(
+                f"`pulumi refresh` ended with {code}, see above",
+                f"put right what it says, and {stack.make('up')}",
+            )
+        resources = stack.export().get("resources") or []
+    known = {str(item.get("id", "")) for item in resources}
+    _remove_containers(stack, identity, known, say)
+    _remove_networks(identity, known, say)
+
+
+def containers(stack: Stack) -> list[Found]:
+    """All containers of a stack, running or not."""
+    ids = _docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_owner(stack)}").split()
+    described: list[dict[str, Any]] = (
+        json.loads(_docker("inspect", "--type", "container", *ids)) if ids else []
+    )
+    return [_found(item) for item in described]
+
+
+def _found(item: Mapping[str, Any]) -> Found:
+    labels = item["Config"].get("Labels") or {}
+    return Found(
+        id=item["Id"],
+        name=item["Name"].removeprefix("/"),
+        identity=labels.get(ID_LABEL, ""),
+        service=labels.get(SERVICE_LABEL, ""),
+        run_once=item["HostConfig"]["RestartPolicy"]["Name"] in ("", "no"),
+        status=item["State"]["Status"],
+        exit_code=item["State"]["ExitCode"],
+        health=(item["State"].get("Health") or {}).get("Status", ""),
+    )
+
+
+def _owner(stack: Stack) -> str:
+    return f"{STACK_LABEL}={PROJECT}/{stack.name}"
+
+
+def _is_identity(resource: Mapping[str, Any]) -> bool:
+    return resource.get("type") == _IDENTITY and str(resource.get("urn", "")).endswith("::identity")
+
+
+def _identity_of(resource: Mapping[str, Any]) -> str:
+    return str((resource.get("outputs") or {}).get("hex", ""))
+
+
+def _refuse_foreign(stack: Stack, identity: str) -> None:
+    """Stop where the engine has something of a stack of this name that this state did not make."""
+    owned = f"--filter label={_owner(stack)}"
+    foreign = [item.name for item in containers(stack) if item.identity != identity]
+    for kind in ("volume", "network"):
+        form = f'{{{{.Name}}}} {{{{.Label "{ID_LABEL}"}}}}'
+        lines = _docker(kind, "ls", "--filter", f"label={_owner(stack)}", "--format", form).splitlines()
+        foreign += [
+            name for name, _, its in (line.partition(" ") for line in lines) if its.strip() != identity
+        ]
+    if foreign:
+        what = f"the state of the stack {stack.name} was lost" if not identity else "another state made them"
+        raise Problem(
+            f"the engine has parts of a stack {stack.name} that this state does not know, so {what}: "
+            f"{', '.join(sorted(foreign))}",
+            f"put the state back ({state_folder(stack.root) or 'its backend'}, from a backup or the other checkout), or choose "
+            "another stack by STACK=NAME. To remove them WITH THEIR DATA and start anew:\n"
+            f"    docker ps -aq {owned} | xargs -r docker rm -f\n"
+            f"    docker network ls -q {owned} | xargs -r docker network rm\n"
+            f"    docker volume ls -q {owned} | xargs -r docker volume rm",
+        )
+
+
+def _remove_containers(stack: Stack, identity: str, known: Iterable[str], say: Say) -> None:
+    for item in containers(stack):
+        if item.identity != identity:
+            continue
+        if item.id not in known:
+            say(f"Leftovers: removing {item.name}, which an interrupted run left")
+        elif item.run_once and item.status == "exited" and item.exit_code:
+            say(f"Leftovers: removing {item.name}, which failed, so that it runs again")
+        else:
+            continue
+        _docker("rm", "--force", item.id)
+
+
+def _remove_networks(identity: str, known: Iterable[str], say: Say) -> None:
+    """Docker allows several networks of one name; the provider does not."""
+    if not identity:
+        return
+    ids = _docker(
+        "network", "ls", "--quiet", "--no-trunc", "--filter", f"label={ID_LABEL}={identity}"
+    ).split()
+    for network in ids:
+        if network not in known:
+            say(f"Leftovers: removing the network {network[:12]}, which an interrupted run left")
+            _docker("network", "rm", network)
+
+
+@dataclass(frozen=True)
+class _Lock:
+    file: Path
+    pid: int
+    host: str
+    user: str
+
+
+def _clear_lock(stack: Stack, say: Say) -> None:
+    for lock in _locks(stack):
+        if lock.host != socket.gethostname():
+            raise Problem(
+                f"the stack {stack.name} is locked by {lock.user} on {lock.host} (pid {lock.pid})",
+                f"wait for that run; where it no longer exists: pulumi cancel --stack {stack.name}",
+            )
+        if _is_pulumi(lock.pid):
+            raise Problem(
+                f"the stack {stack.name} is being changed by another run (pid {lock.pid})",
+                "wait for it, or stop it by Ctrl-C",
+            )
+    if any(_locks(stack)):
+        say("Leftovers: removing the lock of a run that was killed")
+        answer = ask(
+            stack.command("cancel", "--yes", "--non-interactive"),
+            environment=stack.environment,
+            cwd=stack.root,
+        )
+        if answer.code:
+            raise Problem(
+                f"`pulumi cancel` failed: {answer.reason}", f"see {state_folder(stack.root)}/.pulumi/locks"
+            )
+
+
+def _locks(stack: Stack) -> Iterator[_Lock]:
+    folder = state_folder(stack.root)
+    if folder is None:
+        return
+    for file in (folder / ".pulumi" / "locks" / "organization" / PROJECT / stack.name).glob("*.json"):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            yield _Lock(file, int(content["pid"]), str(content["hostname"]), str(content.get("username", "")))
+        except (OSError, ValueError, KeyError):
+            continue  # it went in this moment
+
+
+def _is_pulumi(pid: int) -> bool:
+    """Whether the process runs and is Pulumi; a number is given to others later."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    answer = ask(["ps", "-o", "comm=", "-p", str(pid)])
+    return answer.code == 127 or "pulumi" in answer.out
+
+
+def _docker(*arguments: str) -> str:
+    answer = ask(["docker", *arguments], timeout=_ASK_SECONDS)
+    if answer.code:
+        raise Problem(
+            f"`docker {' '.join(arguments[:2])}` failed: {answer.reason}",
+            "check the Docker engine: docker info",
+        )
+    return answer.out

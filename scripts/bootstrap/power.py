@@ -1,0 +1,72 @@
+"""Stopping a deployed stack's containers, and starting them again, in the order of their dependencies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from scripts.bootstrap import leftovers
+from scripts.bootstrap.leftovers import Found
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.processes import Say, ask
+from scripts.bootstrap.stack import Stack
+
+# What all others are stores for.
+_SERVERS = ("mlflow-server", "langfuse-web", "langfuse-worker")
+_STOP_SECONDS = 60
+_HEALTHY_SECONDS = 900
+_POLL_SECONDS = 0.5
+
+
+def stop(stack: Stack, say: Say) -> None:
+    """Stop servers, then stores; everything stays on the engine."""
+    for tier in reversed(_tiers(stack)):
+        running = [item.id for item in tier if item.status in ("running", "restarting", "paused")]
+        if running:
+            say(f"Stopping {_names(item for item in tier if item.id in running)}")
+            _docker("stop", "--time", str(_STOP_SECONDS), *running)
+    say(f"Stopped; {stack.make('start')} starts it again")
+
+
+def start(stack: Stack, say: Say) -> None:
+    """Start stores, then servers, each once the ones before it are healthy."""
+    for tier in _tiers(stack):
+        if stopped := [item for item in tier if item.status != "running"]:
+            say(f"Starting {_names(stopped)}")
+            _docker("start", *(item.id for item in stopped))
+        _wait(stack, {item.id for item in tier})
+    say(f"Started; {stack.make('status')} looks closer")
+
+
+def _tiers(stack: Stack) -> list[list[Found]]:
+    services = [item for item in leftovers.containers(stack) if not item.run_once]
+    if not services:
+        raise Problem(f"the stack {stack.name} has no containers", stack.make("up"))
+    stores = [item for item in services if item.service not in _SERVERS]
+    return [stores, [item for item in services if item.service in _SERVERS]]
+
+
+def _wait(stack: Stack, ids: set[str]) -> None:
+    deadline = time.monotonic() + _HEALTHY_SECONDS
+    while True:
+        tier = [item for item in leftovers.containers(stack) if item.id in ids]
+        if ended := [item for item in tier if item.status in ("exited", "dead")]:
+            raise Problem(f"{_names(ended)} ended again", f"docker logs {ended[0].name}")
+        waiting = [item for item in tier if item.health not in ("", "healthy") or item.status != "running"]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise Problem(f"{_names(waiting)} did not become healthy", f"docker logs {waiting[0].name}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _names(items: Iterable[Found]) -> str:
+    return ", ".join(sorted(item.name for item in items))
+
+
+def _docker(*arguments: str) -> None:
+    answer = ask(["docker", *arguments])
+    if answer.code:
+        raise Problem(
+            f"`docker {arguments[0]}` failed: {answer.reason}", "check the Docker engine: docker info"
+        )

@@ -1,0 +1,229 @@
+"""The Pulumi stack: its passphrase, its backend, its configuration and its outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scripts.bootstrap import tools as pulumi_tools
+from scripts.bootstrap.paths import ROOT
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.processes import Answer, Say, ask
+from scripts.bootstrap.tools import Tools
+from scripts.bootstrap.venv import FOLDER as VENV
+
+PROJECT = "mlops-stack"
+STATE = ".pulumi-state"
+PASSPHRASE = ".pulumi-passphrase"
+
+
+def environment(tools: Tools, root: Path = ROOT) -> dict[str, str]:
+    """The environment in which `pulumi` works for this checkout's stacks."""
+    variables = tool_environment(tools, root)
+    if not _has_own_passphrase():
+        variables["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(root / PASSPHRASE)
+    return variables
+
+
+def tool_environment(tools: Tools, root: Path = ROOT) -> dict[str, str]:
+    """The same without the passphrase, for what has stacks of its own."""
+    # The language host of the built Pulumi takes the first Python on PATH.
+    first = (str(tools.folder), str(root / VENV / "bin"))
+    rest = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder not in first]
+    return {
+        **os.environ,
+        **tools.variables,
+        "PATH": os.pathsep.join([*first, *rest]),
+        "VIRTUAL_ENV": str(root / VENV),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+
+
+def outputs(stack: str = "dev") -> dict[str, Any]:
+    """The outputs of a deployed stack, secret ones readable."""
+    return Stack(stack).outputs()
+
+
+class Stack:
+    """A stack of this project. Values of secrets go to `pulumi` by standard input, where no process list shows them."""
+
+    def __init__(self, name: str = "dev", tools: Tools | None = None, root: Path = ROOT) -> None:
+        self.name = name
+        self.root = root
+        if tools is not None:
+            self.tools = tools
+
+    @cached_property
+    def tools(self) -> Tools:
+        return pulumi_tools.find()
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / f"Pulumi.{self.name}.yaml"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.tools, self.root)
+
+    def command(self, *arguments: str) -> list[str]:
+        """A `pulumi` command line about this stack."""
+        return [self.tools.pulumi, *arguments, "--stack", self.name]
+
+    def ensure(self, say: Say) -> None:
+        """Make the passphrase, the state's folder and the stack where they are missing, and select the stack."""
+        self._check_name()
+        self._ensure_passphrase(say)
+        if (folder := state_folder(self.root)) is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        selected = self._ask("stack", "select")
+        if selected.code and "no stack named" in selected.err:
+            made = self._ask("stack", "init")
+            if made.code:
+                raise self._problem(f"making the stack {self.name} failed", made)
+            say(f"Stack: made {self.name}")
+            selected = self._ask("stack", "select")
+        if selected.code:
+            raise self._problem(f"selecting the stack {self.name} failed", selected)
+
+    def export(self) -> dict[str, Any]:
+        """The state's `deployment`, secrets encrypted."""
+        answer = self._run("stack", "export")
+        return json.loads(answer.out).get("deployment") or {}
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs, secret ones readable."""
+        answer = self._run("stack", "output", "--json", "--show-secrets")
+        found: dict[str, Any] = json.loads(answer.out)
+        if not found:
+            raise Problem(f"the stack {self.name} is not deployed", self.make("up"))
+        return found
+
+    def config(self) -> dict[str, Any]:
+        """Settings that are no secrets, by their name without the project's; defaults of Pulumi.yaml included."""
+        answer = self._run("config", "--json")
+        entries: dict[str, dict[str, Any]] = json.loads(answer.out)
+        return {
+            key.removeprefix(f"{PROJECT}:"): entry.get("objectValue", entry["value"])
+            for key, entry in entries.items()
+            if "value" in entry
+        }
+
+    def sets(self, key: str) -> bool:
+        """Whether the stack's own settings have the key, whatever Pulumi.yaml's default is."""
+        text = self.config_file.read_text(encoding="utf-8") if self.config_file.is_file() else ""
+        return re.search(rf"^\s+[\"']?({PROJECT}:)?{re.escape(key)}[\"']?:", text, re.MULTILINE) is not None
+
+    def get_config(self, path: str) -> Any:
+        """A setting, secrets in it readable; None where there is none."""
+        answer = self._ask("config", "get", f"{PROJECT}:{path}", "--json", *_path_flag(path))
+        if answer.code:
+            if "not found" in answer.err:
+                return None
+            raise self._problem(f"reading the setting {path} failed", answer)
+        entry = json.loads(answer.out)
+        return entry.get("objectValue", entry.get("value"))
+
+    def set_config(self, path: str, value: str, *, secret: bool = False) -> None:
+        """Write a setting; below a list or an object, "true" and "false" become booleans and all else text."""
+        flags = [*_path_flag(path)]
+        if flags and not secret and value not in ("true", "false"):
+            flags += ["--type", "string"]
+        if flags and secret and re.fullmatch(r"true|false|[+-]?\d+", value):
+            # There, Pulumi would store a number or a boolean.
+            raise Problem(
+                f"the secret for {path} consists of digits only, or is true or false", "choose another one"
+            )
+        text = None
+        if secret:
+            flags.append("--secret")
+            text = value
+        command = self.command("config", "set", f"{PROJECT}:{path}", "--non-interactive", *flags)
+        if not secret:
+            command += ["--", value]
+        answer = ask(command, environment=self.environment, cwd=self.root, text=text)
+        if answer.code:
+            raise self._problem(f"writing the setting {path} failed", answer)
+
+    def make(self, target: str) -> str:
+        """The `make` command that a person gives for this stack."""
+        return f"make {target}" if self.name == "dev" else f"make {target} STACK={self.name}"
+
+    def _ask(self, *arguments: str) -> Answer:
+        command = self.command(*arguments, "--non-interactive")
+        return ask(command, environment=self.environment, cwd=self.root)
+
+    def _run(self, *arguments: str) -> Answer:
+        answer = self._ask(*arguments)
+        if answer.code and "no stack named" in answer.err:
+            raise Problem(f"there is no stack called {self.name}", self.make("up"))
+        if answer.code:
+            raise self._problem(f"`pulumi {' '.join(arguments)}` failed for the stack {self.name}", answer)
+        return answer
+
+    def _problem(self, what: str, answer: Answer) -> Problem:
+        if "incorrect passphrase" in answer.err:
+            return Problem(
+                f"{what}: the passphrase does not fit",
+                f"put the {PASSPHRASE} back with which {self.config_file.name} was encrypted, or set PULUMI_CONFIG_PASSPHRASE",
+            )
+        return Problem(
+            f"{what}: {answer.reason}", f"put right what it says and run it again ({self.make('up')})"
+        )
+
+    def _check_name(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", self.name):
+            raise Problem(
+                f"{self.name!r} cannot be a stack's name", "use letters, digits, and any of _ . - in STACK"
+            )
+
+    def _ensure_passphrase(self, say: Say) -> None:
+        file = self.root / PASSPHRASE
+        if _has_own_passphrase() or (file.is_file() and file.stat().st_size):
+            return
+        if needs := self._encrypted_with_it():
+            raise Problem(
+                f"{needs} is encrypted with a passphrase, and {PASSPHRASE} is missing",
+                f"put {file} back from a backup, or set PULUMI_CONFIG_PASSPHRASE. Without the passphrase the secrets in it are "
+                "lost: docs/operations.md tells how to start anew",
+            )
+        file.unlink(missing_ok=True)  # an empty one, of a run that was killed
+        # Exclusive: of two first runs at a time, the second one uses the passphrase of the first.
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_urlsafe(32) + "\n")
+        say(f"Passphrase: made {file.name}, which decrypts the stack's secrets: keep a copy in a safe place")
+
+    def _encrypted_with_it(self) -> str:
+        """What cannot be read without the passphrase that was there before; empty where nothing is."""
+        folder = state_folder(self.root)
+        if folder and any((folder / ".pulumi" / "stacks").rglob("*.json")):
+            return f"the state in {folder}"
+        text = self.config_file.read_text(encoding="utf-8") if self.config_file.is_file() else ""
+        return self.config_file.name if re.search(r"^encryptionsalt:", text, re.MULTILINE) else ""
+
+
+def state_folder(root: Path = ROOT, variables: Mapping[str, str] | None = None) -> Path | None:
+    """The folder of a state kept in files; None where PULUMI_BACKEND_URL names another kind of backend."""
+    url = (os.environ if variables is None else variables).get("PULUMI_BACKEND_URL", f"file://./{STATE}")
+    if not url.startswith("file://"):
+        return None
+    path = Path(url.removeprefix("file://").partition("?")[0]).expanduser()
+    return path if path.is_absolute() else root / path
+
+
+def _has_own_passphrase() -> bool:
+    # An empty passphrase is one, too.
+    return "PULUMI_CONFIG_PASSPHRASE" in os.environ or bool(os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"))
+
+
+def _path_flag(path: str) -> list[str]:
+    return ["--path"] if re.search(r"[.\[]", path) else []

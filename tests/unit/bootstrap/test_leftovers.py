@@ -1,0 +1,236 @@
+"""What killed runs left: recognised, removed or refused, and nothing else touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.bootstrap import leftovers, power
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.stack import Stack
+from scripts.bootstrap.tools import Tools
+from tests.unit.bootstrap.conftest import Program
+
+OURS, OTHERS = "a1", "b2"
+IDENTITY = {
+    "urn": "urn:pulumi:dev::mlops-stack::mlops-stack:components:Site$random:index/randomId:RandomId::identity",
+    "type": "random:index/randomId:RandomId",
+    "outputs": {"hex": OURS},
+}
+
+
+def container(name: str, *, identity: str = OURS, **state: Any) -> dict[str, Any]:
+    once = state.pop("run_once", False)
+    return {
+        "Id": f"id-of-{name}",
+        "Name": f"/{name}",
+        "Config": {
+            "Labels": {
+                "mlops-stack.stack": "mlops-stack/dev",
+                "mlops-stack.id": identity,
+                "mlops-stack.service": name,
+            }
+        },
+        "HostConfig": {"RestartPolicy": {"Name": "no" if once else "unless-stopped"}},
+        "State": {"Status": "running", "ExitCode": 0, **state},
+    }
+
+
+@pytest.fixture
+def stack(tmp_path: Path, pulumi: Program) -> Stack:
+    (tmp_path / "checkout").mkdir()
+    return Stack("dev", Tools(pulumi.path.parent, {}, "a test's"), tmp_path / "checkout")
+
+
+@pytest.fixture
+def engine_has(docker: Program) -> Callable[..., None]:
+    def has(*containers: dict[str, Any]) -> None:
+        docker.answers("ps", "\n".join(item["Id"] for item in containers))
+        docker.answers("inspect", list(containers))
+
+    return has
+
+
+@pytest.fixture
+def state_has(pulumi: Program) -> Callable[..., None]:
+    def has(*names: str, identity: bool = True, pending: bool = False) -> None:
+        resources: list[Any] = [
+            {"type": "docker:index/container:Container", "id": f"id-of-{name}"} for name in names
+        ]
+        deployment: dict[str, Any] = {"resources": [*([IDENTITY] if identity else []), *resources]}
+        if pending:
+            deployment["pending_operations"] = [{"type": "creating"}]
+        pulumi.answers("stack export", {"version": 3, "deployment": deployment})
+
+    return has
+
+
+def removed(docker: Program) -> list[str]:
+    return [call for call in docker.calls if " rm " in f" {call} "]
+
+
+def test_only_unknown_containers_and_failed_run_once_ones_go(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    state_has("mlflow-server", "mlflow-postgres", "mlflow-create-bucket", "langfuse-init-minio")
+    engine_has(
+        container("mlflow-server"),
+        container("mlflow-postgres", Status="exited", ExitCode=137),
+        container("mlflow-create-bucket", run_once=True, Status="exited", ExitCode=1),
+        container("langfuse-init-minio", run_once=True, Status="exited"),
+        container("langfuse-web"),
+    )
+    leftovers.clear(stack, said.append)
+    assert removed(docker) == ["rm --force id-of-mlflow-create-bucket", "rm --force id-of-langfuse-web"]
+    assert [line.split()[2].rstrip(",") for line in said] == ["mlflow-create-bucket", "langfuse-web"]
+
+
+@pytest.mark.parametrize(("identity", "says"), [(False, "was lost"), (True, "another state")])
+def test_what_another_state_made_is_refused_and_left_alone(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+    identity: bool,
+    says: str,
+) -> None:
+    state_has(identity=identity)
+    engine_has(container("mlflow-server", identity=OTHERS))
+    docker.answers("volume ls", f"mlflow-postgres-data {OTHERS}\n")
+    with pytest.raises(Problem, match=says) as refused:
+        leftovers.clear(stack, said.append)
+    assert "mlflow-postgres-data, mlflow-server" in refused.value.message
+    assert "docker volume ls -q --filter label=mlops-stack.stack=mlops-stack/dev" in refused.value.fix
+    assert removed(docker) == []
+
+
+def test_kept_volumes_are_nobody_elses(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    state_has()
+    engine_has()
+    docker.answers("volume ls", f"mlflow-postgres-data {OURS}\n")
+    leftovers.clear(stack, said.append)
+    assert said == []
+    assert removed(docker) == []
+
+
+def test_a_half_made_network_goes(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    state_has("known")
+    engine_has()
+    docker.answers("network ls --quiet", "id-of-known\nid-of-unknown\n")
+    leftovers.clear(stack, said.append)
+    assert removed(docker) == ["network rm id-of-unknown"]
+
+
+def test_pending_operations_are_refreshed_away(
+    stack: Stack,
+    pulumi: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    engine_has()
+    state_has(pending=False)
+    leftovers.clear(stack, said.append)
+    assert not any(call.startswith("refresh") for call in pulumi.calls)
+    state_has(pending=True)
+    leftovers.clear(stack, said.append)
+    assert any("--clear-pending-creates" in call for call in pulumi.calls)
+
+
+def locked(stack: Stack, pid: int, host: str) -> Path:
+    folder = stack.root / ".pulumi-state" / ".pulumi" / "locks" / "organization" / "mlops-stack" / "dev"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "1.json"
+    file.write_text(json.dumps({"pid": pid, "hostname": host, "username": "alice"}))
+    return file
+
+
+@pytest.fixture
+def live_pulumi(tmp_path: Path) -> Iterator[int]:
+    program = tmp_path / "live" / "pulumi"
+    program.parent.mkdir()
+    shutil.copy("/bin/sleep", program)
+    process = subprocess.Popen([program, "600"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_the_lock_of_a_dead_run_is_cancelled(
+    stack: Stack,
+    pulumi: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    engine_has()
+    state_has()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):  # nobody's number; and one that something else got since
+        before = len(pulumi.calls)
+        locked(stack, pid, socket.gethostname())
+        leftovers.clear(stack, said.append)
+        assert pulumi.calls[before].startswith("cancel --yes")
+
+
+def test_a_live_or_far_lock_stands(stack: Stack, pulumi: Program, said: list[str], live_pulumi: int) -> None:
+    for pid, host, says in (
+        (live_pulumi, socket.gethostname(), "another run"),
+        (1, "elsewhere", "alice on elsewhere"),
+    ):
+        locked(stack, pid, host)
+        with pytest.raises(Problem, match=says):
+            leftovers.clear(stack, said.append)
+    assert pulumi.calls == []
+
+
+def test_stores_start_first_and_stop_last_and_run_once_ones_never(
+    stack: Stack, docker: Program, engine_has: Callable[..., None], said: list[str]
+) -> None:
+    once = container("mlflow-create-bucket", run_once=True, Status="exited")
+    engine_has(container("mlflow-server"), container("mlflow-postgres"), once)
+    power.stop(stack, said.append)
+    stopped = [call.split()[-1] for call in docker.calls if call.startswith("stop")]
+    assert stopped == ["id-of-mlflow-server", "id-of-mlflow-postgres"]
+
+    created = {"Status": "created"}
+    engine_has(container("mlflow-server", **created), container("mlflow-postgres", **created), once)
+    docker.answers("start", code=1, err="no space left")
+    with pytest.raises(Problem, match="no space left"):
+        power.start(stack, said.append)
+    assert [call for call in docker.calls if call.startswith("start")] == ["start id-of-mlflow-postgres"]
+
+
+def test_a_store_that_ends_again_is_named(
+    stack: Stack, engine_has: Callable[..., None], said: list[str]
+) -> None:
+    engine_has(container("mlflow-postgres", Status="exited", ExitCode=1))
+    with pytest.raises(Problem, match="mlflow-postgres ended again"):
+        power.start(stack, said.append)
