@@ -32,9 +32,6 @@ from urllib.parse import urlsplit
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.bootstrap import stack as stacks
-from scripts.bootstrap.problems import Problem
-
 from components.checks import mlflow_user_name
 from components.mlflow_auth.auth_database import user_lister
 from components.mlflow_auth.client import MlflowAuthClient, User, password_problem
@@ -42,6 +39,8 @@ from components.mlflow_auth.errors import MlflowAuthError, NotFound, WrongCreden
 from components.mlflow_auth.permissions import LEVELS, Target, experiment, model
 from components.mlflow_auth.transport import checked_url
 from components.problems import Refused
+from scripts.bootstrap import stack as stacks
+from scripts.bootstrap.problems import Problem
 
 DEFAULT_URI = "http://localhost:5000"
 _RULE = "-" * 60

@@ -22,10 +22,9 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.bootstrap.stack import Stack
-
 from components.mlflow_auth.client import User, password_problem
 from components.mlflow_auth.permissions import LEVELS
+from scripts.bootstrap.stack import Stack
 from scripts.manage_mlflow_users import (
     Login,
     MLflowUserManager,

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from scripts.bootstrap.paths import ROOT
 from tests.integration.images.engine import docker
 
 SERVICES = {
-    "mlflow": ("mlflow-server", "mlflow-postgres", "mlflow-postgres-auth", "mlflow-minio", "mlflow-create-bucket"),
+    "mlflow": (
+        "mlflow-server",
+        "mlflow-postgres",
+        "mlflow-postgres-auth",
+        "mlflow-minio",
+        "mlflow-create-bucket",
+    ),
     "langfuse": (
         *("langfuse-web", "langfuse-worker", "langfuse-postgres", "langfuse-clickhouse"),
         *("langfuse-redis", "langfuse-minio", "langfuse-init-minio"),
@@ -96,6 +103,17 @@ class Deployment:
             else:
                 plain = str(value).lower() if isinstance(value, bool) else str(value)
                 self.pulumi("config", "set", key, "--", plain).ok()
+
+    @contextmanager
+    def changed(self, **settings: Any) -> Iterator[None]:
+        """Other settings for a while."""
+        file = self.folder / f"Pulumi.{self.stack}.yaml"
+        before = file.read_text()
+        try:
+            self.configure(**settings)
+            yield
+        finally:
+            file.write_text(before)
 
     def configure_secret(self, key: str, value: str) -> None:
         """Give a setting a value that is encrypted at rest."""

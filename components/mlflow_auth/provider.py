@@ -242,12 +242,12 @@ class UserProvider(_Provider):
         try:
             user = client.create_user(name, props["password"], is_admin=is_admin)
         except AlreadyExists:
-            if not props["adopt"] and not self._left_half_done(client, props):
+            if not props["adopt"] and not self._is_ours(client, props):
                 raise AlreadyExists(
                     f"MLflow has a user {name!r} already, who is not managed by this stack. To take the account over, with "
                     "the declared password and role, set adopt: true for this user; else choose another name."
                 ) from None
-            user = self._converge(client, props, known_password=None)
+            user = self._converge(client, props, known_password=props["password"])
         return CreateResult(name, {**props, "user_id": user.id})
 
     def update(self, _id: str, olds: Props, news: Props) -> UpdateResult:
@@ -271,12 +271,13 @@ class UserProvider(_Provider):
             _for_deletion(props, lambda client: client.delete_user(id_))
 
     @staticmethod
-    def _left_half_done(client: MlflowAuthClient, props: Props) -> bool:
-        """Whether the account is what an interrupted `up` leaves: the declared password, no permission, no more rights."""
+    def _is_ours(client: MlflowAuthClient, props: Props) -> bool:
+        """Whether the account was made for this declaration: the declared password logs in, with no more rights than declared.
+
+        An interrupted `up` leaves such an account, and so does a database that outlives the stack: nobody else has the password.
+        """
         user = client.authenticate(props["username"], props["password"])
-        return (
-            user is not None and user.is_admin <= props["is_admin"] and not client.permissions_of(user.name)
-        )
+        return user is not None and user.is_admin <= props["is_admin"]
 
     @staticmethod
     def _converge(client: MlflowAuthClient, props: Props, known_password: str | None) -> User:
@@ -386,7 +387,8 @@ class ExperimentProvider(_Provider):
         except NotFound:
             found = None
         if found is None or found.deleted:
+            what, fix = ("only a deleted", "restore") if found else ("no", "create")
             raise NotFound(
-                f"MLflow has no experiment {name!r}, and creating it is switched off; create it, or switch that on"
+                f"MLflow has {what} experiment {name!r}, and creating it is switched off; {fix} it, or switch that on"
             )
         return {**props, "experiment_id": found.id}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airgap import images as airgap
 from scripts.bootstrap import engine, images, leftovers, power, stack, venv
 from scripts.bootstrap import tools as pulumi_tools
 from scripts.bootstrap.paths import ROOT
@@ -221,7 +222,7 @@ def test(call: Call) -> int:
         return code
     engine.ensure(say)
     tools = pulumi_tools.ensure(python, say)
-    images.airgap.ensure(images.airgap.RECIPES, say)
+    airgap.ensure(airgap.RECIPES, say)
     return _pytest(tools, call.arguments)
 
 

@@ -98,17 +98,17 @@ def _double(stack: Stack, overrides: Mapping[str, str], say: Say) -> None:
 
 
 def _without_langfuse(stack: Stack, lacking: Iterable[str], say: Say) -> None:
-    roads = (
-        "docker load them, or set mlops-stack:registryMirror to a registry of yours, and run it again; "
-        f"or deploy a contract double in its place: {stack.make('up')} ARGS={DOUBLE}"
-    )
     what = f"no registry answers and the engine does not have {', '.join(lacking)}"
+    roads = (
+        "docker load the images, or set mlops-stack:registryMirror to a registry of yours (docs/airgap.md); "
+        f"or deploy a contract double in Langfuse's place: {stack.make('up')} ARGS={DOUBLE}"
+    )
     if stack.sets("langfuseEnabled"):
         raise Problem(f"Langfuse is switched on by mlops-stack:langfuseEnabled, but {what}", roads)
     stack.set_config("langfuseEnabled", "false")
     say(
-        f"Langfuse: NOT deployed (mlops-stack:langfuseEnabled is now false): {what}. "
-        f"For Langfuse: pulumi config set langfuseEnabled true, and {roads}"
+        f"Langfuse: NOT deployed, mlops-stack:langfuseEnabled is now false: {what}\n"
+        f"  to have it: {roads}; then, but for the double: pulumi config set langfuseEnabled true"
     )
 
 

@@ -21,7 +21,11 @@ ADMIN_PASSWORD = f"given-{secrets.token_urlsafe(12)}"
 def environment() -> Mapping[str, str]:
     """That in which `pulumi` and `docker` work."""
     found = stack.tool_environment(tools.ensure(Path(sys.executable), say))
-    return {name: value for name, value in found.items() if name not in ("PULUMI_CONFIG_PASSPHRASE_FILE", "DOCKER_CONFIG")}
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in ("PULUMI_CONFIG_PASSPHRASE_FILE", "DOCKER_CONFIG")
+    }
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,16 @@ def _validate(stack: Deployment, workspace: Path) -> tuple[int, dict[str, dict[s
     outputs = workspace / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs()))
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.validate_services", "--outputs", str(outputs), "--json", "--patience", "30"],
+        [
+            sys.executable,
+            "-m",
+            "scripts.validate_services",
+            "--outputs",
+            str(outputs),
+            "--json",
+            "--patience",
+            "30",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -144,7 +153,9 @@ def test_examples_run_from_the_client_environment_alone(
     assert "precision" in found["report"]
     assert found["model_run"] == found["run"]
     # MinIO keeps an object as a folder of its name.
-    stored = docker("exec", stack.container("mlflow-minio"), "find", "/data/mlflow", "-name", "xl.meta").stdout
+    stored = docker(
+        "exec", stack.container("mlflow-minio"), "find", "/data/mlflow", "-name", "xl.meta"
+    ).stdout
     assert f"{found['run']}/artifacts/classification_report.txt/xl.meta" in stored
 
 
@@ -213,7 +224,10 @@ def test_a_store_that_stops_is_named_by_validation(stack: Deployment, workspace:
     assert code == 1
     assert services["langfuse-clickhouse"]["status"] == "failed"
     assert services["langfuse-redis"]["status"] == "ok"
-    until(lambda: stack.inspect("langfuse-clickhouse")["State"]["Health"]["Status"] == "healthy", "healthy again")
+    until(
+        lambda: stack.inspect("langfuse-clickhouse")["State"]["Health"]["Status"] == "healthy",
+        "healthy again",
+    )
 
 
 def test_a_new_admin_password_and_release_take_over_what_is_there(stack: Deployment) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from scripts.bootstrap import stack, tools
+from scripts.bootstrap.processes import say
 from tests.integration.mlflow_auth.servers import Server
 
 _ROOT = Path(__file__).parents[3]
@@ -80,7 +81,7 @@ Team = dict[str, dict[str, Any]]
 
 
 class Project:
-    """A stack of its own below `folder`, its state a file there. `pulumi` is the one on PATH."""
+    """A stack of its own below `folder`, its state a file there, with the Pulumi that the project's own commands use."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self._folder, self._server = folder, server
@@ -88,13 +89,19 @@ class Project:
         (folder / "state").mkdir()
         (folder / "__main__.py").write_text(_PROGRAM)
         (folder / "Pulumi.yaml").write_text("name: team-test\nruntime: python\n")
+        pulumi = tools.ensure(Path(sys.executable), say)
+        environment = stack.tool_environment(pulumi)
+        environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        # The language host takes the first Python on PATH: this one.
+        path = [str(pulumi.folder), str(Path(sys.executable).parent), environment["PATH"]]
+        self._pulumi = pulumi.pulumi
         self._environment = {
-            **os.environ,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            **environment,
+            "VIRTUAL_ENV": sys.prefix,
+            "PATH": os.pathsep.join(path),
             "PYTHONPATH": str(_ROOT),
             "PULUMI_BACKEND_URL": (folder / "state").as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
             "T_URL": server.url,
             "T_ADMIN": server.admin,
         }
@@ -102,10 +109,8 @@ class Project:
 
     def __call__(self, *arguments: str, fails: bool = False) -> str:
         """Run a pulumi command; what it prints, errors included."""
-        pulumi = shutil.which("pulumi")
-        assert pulumi, "there is no pulumi on PATH; `make test` puts one there"
         done = subprocess.run(
-            [pulumi, *arguments, "--non-interactive"],
+            [self._pulumi, *arguments, "--non-interactive"],
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,

@@ -28,7 +28,11 @@ class Server:
     def of(cls, stack: Stack) -> Server:
         """The server of a stack that has been started."""
         return cls(
-            stack.version, stack.url, *stack.admin, container=stack.name("server"), auth_container=stack.name("auth")
+            stack.version,
+            stack.url,
+            *stack.admin,
+            container=stack.name("server"),
+            auth_container=stack.name("auth"),
         )
 
     def client(self) -> MlflowAuthClient:

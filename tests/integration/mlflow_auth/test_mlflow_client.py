@@ -111,11 +111,18 @@ def test_says_how_to_list_users_where_the_server_cannot(server: Server) -> None:
         return MlflowAuthClient(server.url, server.admin, server.password, user_lister=lister)
 
     if server.client().version >= (3, 10):
-        assert without(None).list_users() == without(server.container).list_users() == server.client().list_users()
+        assert (
+            without(None).list_users()
+            == without(server.container).list_users()
+            == server.client().list_users()
+        )
         return
     with pytest.raises(errors.Unsupported, match="no route that lists users"):
         without(None).list_users()
-    for container, why in ((server.container, "--auth-container"), ("t-no-such-container", "(?i)no such container")):
+    for container, why in (
+        (server.container, "--auth-container"),
+        ("t-no-such-container", "(?i)no such container"),
+    ):
         with pytest.raises(errors.Unsupported, match=why):
             without(container).list_users()
     with pytest.raises(ValueError, match="is not a container name"):

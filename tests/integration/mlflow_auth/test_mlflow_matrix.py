@@ -53,6 +53,8 @@ def test_roles_by_actions(server: Server, tag: str) -> None:
 
     given = {**common, "things": things, "other": users["other"][0]}
     found = json.loads(server.run_client(CLIENT, json.dumps(given)))
+    for name, _ in users.values():
+        client.delete_user(name)
 
     table = {
         action: " ".join(
@@ -64,7 +66,9 @@ def test_roles_by_actions(server: Server, tag: str) -> None:
 
 
 def test_the_documentation_says_the_same() -> None:
-    rows = re.findall(r"^\| (?P<action>[^|]+?) +\| (?P<cells>(?:(?:yes|no)[^|]*\| ?){6})$", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?P<action>[^|]+?) +\| (?P<cells>(?:(?:yes|no)[^|]*\| ?){6})$", DOCS.read_text(), re.MULTILINE
+    )
     documented = {
         action: " ".join(
             role[0] if cell.startswith("yes") else "-"

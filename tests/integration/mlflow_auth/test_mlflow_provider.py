@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
@@ -71,17 +73,26 @@ def test_adopts_only_when_told_to(server: Server, tag: str) -> None:
     client.delete_user(name)
 
 
-def test_resumes_an_interrupted_creation_and_nothing_else(server: Server, tag: str) -> None:
+def test_takes_back_an_account_of_its_own_and_nobody_elses(server: Server, tag: str) -> None:
     client, name, users = server.client(), f"{tag}-cy", UserProvider()
-    client.create_user(name, PASSWORD)
-    users.create(user_props(server, name, is_admin=True))
+    made = client.create_user(name, PASSWORD)
+    state = outs(users.create(user_props(server, name, is_admin=True)))
     assert client.get_user(name).is_admin
-    # An administrator, or one who holds permissions, is not what an interrupted creation leaves.
+    # One with more rights than declared is somebody else's doing.
     with pytest.raises(errors.AlreadyExists):
         users.create(user_props(server, name))
+    assert client.get_user(name).is_admin
+    # A database that outlived its stack: the same password, and permissions that may be others by now.
     client.set_admin(name, False)
     client.set_permission(name, experiment("0"), "EDIT")
-    with pytest.raises(errors.AlreadyExists):
+    client.set_permission(name, experiment("901"), "READ")
+    assert outs(users.create(user_props(server, name)))["user_id"] == state["user_id"] == made.id
+    for thing, level in (("0", "NO_PERMISSIONS"), ("901", "READ")):
+        declared = {**server.connection(), "username": name, "experiment_id": thing, "permission": level}
+        ExperimentPermissionProvider().create(declared)
+    assert client.permissions_of(name) == {experiment("0"): "NO_PERMISSIONS", experiment("901"): "READ"}
+    client.set_password(name, "changed-by-hand")
+    with pytest.raises(errors.AlreadyExists, match="adopt: true"):
         users.create(user_props(server, name))
     client.delete_user(name)
 
@@ -135,6 +146,8 @@ def test_experiments_come_back_and_stay(server: Server, tag: str) -> None:
     assert outs(provider.create(looked_up))["experiment_id"] == state["experiment_id"]
     client.delete_experiment(state["experiment_id"])
     assert provider.read(name, state).id == ""
+    with pytest.raises(errors.NotFound, match=r"only a deleted experiment .* restore it"):
+        provider.create(looked_up)
     assert outs(provider.create({**looked_up, "create": True})) == state
     provider.delete(name, state)
     assert not client.experiment_by_name(name).deleted
@@ -146,9 +159,10 @@ class TestAdministrator:
     """Uses an administrator of its own, because the server's is shared."""
 
     @pytest.fixture
-    def admin(self, server: Server, tag: str) -> Server:
+    def admin(self, server: Server, tag: str) -> Iterator[Server]:
         server.client().create_user(f"{tag}-root", PASSWORD, is_admin=True)
-        return Server(**{**vars(server), "admin": f"{tag}-root", "password": PASSWORD})
+        yield Server(**{**vars(server), "admin": f"{tag}-root", "password": PASSWORD})
+        server.client().delete_user(f"{tag}-root")
 
     def test_password_changes_with_the_old_one(self, admin: Server) -> None:
         provider, old = AdminProvider(), admin.connection()

@@ -30,7 +30,12 @@ def test_teams_one_after_another(server: Server, project: Project, tag: str) -> 
 
     project.declare(
         {
-            ada: {"password": FIRST, "admin": True, "experiments": {churn: "EDIT"}, "models": {"scores": "READ"}},
+            ada: {
+                "password": FIRST,
+                "admin": True,
+                "experiments": {churn: "EDIT"},
+                "models": {"scores": "READ"},
+            },
             ben: {"password": FIRST, "experiments": {churn: "NO_PERMISSIONS", "0": "MANAGE"}},
         },
         experiments=(churn,),

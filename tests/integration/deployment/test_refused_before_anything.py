@@ -1,0 +1,69 @@
+"""What the machine or the settings do not allow is said by the real CLI before anything is made."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.langfuse_double.stack import free_port
+from tests.deployment import Deployment
+from tests.integration.images.engine import docker
+
+
+def _refused(stack: Deployment, *words: str) -> None:
+    done = stack.up()
+    assert done.code != 0
+    for word in (*words, "fix:", "nothing has been changed"):
+        assert word in done.text
+    assert "Traceback" not in done.text
+    assert stack.left_over() == []
+    assert '"resources"' not in stack.export() or "docker:" not in stack.export()
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", free_port()))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_a_busy_port_is_named_with_its_setting(empty: Deployment, listener: int) -> None:
+    with empty.changed(mlflowPort=listener):
+        _refused(empty, "mlops-stack:mlflowPort", str(listener))
+
+
+def test_a_name_of_another_owner_is_not_touched(empty: Deployment, images: dict[str, str]) -> None:
+    name = empty.container("mlflow-minio")
+    docker("create", "--name", name, images["mc"])
+    try:
+        done = empty.up()
+        assert done.code != 0
+        assert "mlops-stack:namePrefix" in done.text
+        assert name in done.text
+        assert list(empty.containers()) == [name]
+    finally:
+        docker("rm", name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mlflowPort": 70000}, ("mlops-stack:mlflowPort", "65535")),
+        ({"mlflowVersion": "3.5.0"}, ("mlops-stack:mlflowVersion", "3.4.0, 3.17.2")),
+        ({"mlflowMemory": "2 gigabytes"}, ("mlops-stack:mlflowMemory", "512m or 2g")),
+        ({"mlflowPrt": "5000"}, ("mlops-stack:mlflowPrt", "did you mean mlflowPort")),
+        (
+            {"mlflowAdminPassword": "in plain text"},
+            ("mlops-stack:mlflowAdminPassword", "--secret"),
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    empty: Deployment, settings: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    with empty.changed(**settings):
+        _refused(empty, *words)
