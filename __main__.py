@@ -27,11 +27,19 @@ except ProblemsError as error:
 site = Site("site", settings)
 mlflow, langfuse = settings.mlflow, settings.langfuse
 # What is kept is declared also where its product is switched off.
-mlflow_stack = MlflowStack("mlflow", site, MlflowArgs(settings=mlflow)) if mlflow.enabled or site.keep_data else None
-langfuse_stack = (
-    LangfuseStack("langfuse", site, LangfuseArgs(settings=langfuse)) if langfuse.enabled or site.keep_data else None
+mlflow_stack = (
+    MlflowStack("mlflow", site, MlflowArgs(settings=mlflow)) if mlflow.enabled or site.keep_data else None
 )
-team = MlflowTeam("mlflow-team", MlflowTeamArgs(mlflow=mlflow_stack)) if mlflow_stack and mlflow.enabled else None
+langfuse_stack = (
+    LangfuseStack("langfuse", site, LangfuseArgs(settings=langfuse))
+    if langfuse.enabled or site.keep_data
+    else None
+)
+team = (
+    MlflowTeam("mlflow-team", MlflowTeamArgs(mlflow=mlflow_stack))
+    if mlflow_stack and mlflow.enabled
+    else None
+)
 
 for name, value in outputs(site, mlflow_stack, team, langfuse_stack).items():
     pulumi.export(name, value)

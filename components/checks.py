@@ -190,7 +190,9 @@ def store_user(value: str) -> str:
 def sql_user(value: str) -> str:
     """A user of a database, which is also an element's name in ClickHouse's configuration."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", value):
-        raise Refused(f"{value!r} is not a database user", "use letters, digits and _, beginning with a letter")
+        raise Refused(
+            f"{value!r} is not a database user", "use letters, digits and _, beginning with a letter"
+        )
     return value
 
 

@@ -46,13 +46,11 @@ def mirrored(reference: str, mirror: str) -> str:
     """The reference below a mirror, which keeps repositories' paths: postgres:17 is MIRROR/library/postgres:17."""
     if not mirror:
         return reference
-    host, _, path = reference.rpartition("/")[0].partition("/")
-    first = reference.partition("/")[0]
-    if "/" not in reference:
+    first, slash, rest = reference.partition("/")
+    if not slash:
         return f"{mirror}/library/{reference}"
-    if "." in first or ":" in first or host == "localhost":
-        return f"{mirror}/{reference.partition('/')[2]}"
-    return f"{mirror}/{reference}"
+    names_a_registry = "." in first or ":" in first or first == "localhost"
+    return f"{mirror}/{rest if names_a_registry else reference}"
 
 
 def reference(name: str, settings: Settings) -> str:
@@ -94,7 +92,9 @@ class Images:
         """The version to show for a name; an image that the settings name in place of the table's is shown in full."""
         if override := self._settings.general.images.get(name):
             return override
-        return self._settings.mlflow.version if name == "mlflow" else version_of(reference(name, self._settings))
+        return (
+            self._settings.mlflow.version if name == "mlflow" else version_of(reference(name, self._settings))
+        )
 
     def id(self, name: str) -> pulumi.Output[str]:
         """The image's id. One the engine has is taken as it is, another one is pulled, MLflow's is built."""

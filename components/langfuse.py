@@ -87,7 +87,9 @@ class LangfuseStack(pulumi.ComponentResource):
     A store that the settings give the address of is not created. Switched off, only secrets and volumes are declared.
     """
 
-    def __init__(self, name: str, site: Site, args: LangfuseArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, site: Site, args: LangfuseArgs, opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__(f"{TYPE}:LangfuseStack", name, {}, opts)
         self.settings = settings = args.settings
         self.secrets = LangfuseSecrets(site.secrets(self), settings)
@@ -248,9 +250,7 @@ class LangfuseStack(pulumi.ComponentResource):
     def _object_store(self, site: Site, network: docker.Network) -> S3:
         settings = self.settings
         if settings.s3_endpoint:
-            return S3.managed(
-                settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key
-            )
+            return S3.managed(settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
         buckets = dict.fromkeys(getattr(settings, bucket) for bucket, _ in _FAMILIES.values())
         store = Minio(
             "langfuse-minio",

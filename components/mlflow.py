@@ -188,9 +188,7 @@ class MlflowStack(pulumi.ComponentResource):
     def _artifact_store(self, site: Site, network: docker.Network) -> S3:
         settings = self.settings
         if settings.s3_endpoint:
-            return S3.managed(
-                settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key
-            )
+            return S3.managed(settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
         store = Minio(
             "mlflow-minio",
             site,

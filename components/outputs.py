@@ -27,7 +27,7 @@ def outputs(
             "MLFLOW_TRACKING_USERNAME": mlflow.settings.admin_username,
             "MLFLOW_TRACKING_PASSWORD": mlflow.secrets.admin_password,
         }
-    if langfuse is not None:
+    if langfuse is not None and langfuse.settings.enabled:
         found |= _langfuse(site, langfuse)
         client |= {
             "LANGFUSE_HOST": langfuse.url,
@@ -65,7 +65,10 @@ def _mlflow(site: Site, mlflow: MlflowStack, team: MlflowTeam) -> dict[str, Any]
         "mlflowTeam": [_declared(member) for member in settings.users],
     }
     if site.publish_data_stores:
-        ports = {"mlflow-postgres": settings.postgres_port, "mlflow-postgres-auth": settings.auth_postgres_port}
+        ports = {
+            "mlflow-postgres": settings.postgres_port,
+            "mlflow-postgres-auth": settings.auth_postgres_port,
+        }
         databases = {"mlflow-postgres": "mlflow", "mlflow-postgres-auth": "mlflow_auth"}
         found["mlflowDatabases"] = {
             name: f"postgresql://{databases[name]}@{site.host}:{ports[name]}/{databases[name]}"

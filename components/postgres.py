@@ -45,7 +45,9 @@ class PostgresArgs:
 class Postgres(pulumi.ComponentResource):
     """A Postgres on the given volume, found in its network by its name."""
 
-    def __init__(self, name: str, site: Site, args: PostgresArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, site: Site, args: PostgresArgs, opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__(f"{TYPE}:Postgres", name, {}, opts)
         self._name = name
         self._args = args
@@ -88,5 +90,7 @@ class Postgres(pulumi.ComponentResource):
         """Where clients in the network find the database, password included."""
         database = self._args.database
         return Output.secret(
-            Output.concat(scheme, "://", database, ":", self._args.password, "@", self._name, ":5432/", database)
+            Output.concat(
+                scheme, "://", database, ":", self._args.password, "@", self._name, ":5432/", database
+            )
         )

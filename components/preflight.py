@@ -37,7 +37,12 @@ def _containers() -> list[Mapping[str, Any]]:
 
 def _docker(*arguments: str) -> str:
     return subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=_SECONDS, check=True, stdin=subprocess.DEVNULL
+        ["docker", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=True,
+        stdin=subprocess.DEVNULL,
     ).stdout
 
 
@@ -64,7 +69,13 @@ def _names(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) 
 
 def _services(settings: Settings) -> Iterator[str]:
     if settings.mlflow.enabled:
-        yield from ("mlflow-server", "mlflow-postgres", "mlflow-postgres-auth", "mlflow-minio", "mlflow-create-bucket")
+        yield from (
+            "mlflow-server",
+            "mlflow-postgres",
+            "mlflow-postgres-auth",
+            "mlflow-minio",
+            "mlflow-create-bucket",
+        )
     if settings.langfuse.enabled:
         yield from ("langfuse-web", "langfuse-worker", "langfuse-postgres", "langfuse-clickhouse")
         yield from ("langfuse-redis", "langfuse-minio", "langfuse-init-minio")
@@ -82,7 +93,11 @@ def _ports(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) 
             what = f"something on this machine listens on port {port}"
         else:
             continue
-        yield Problem(f"{PROJECT}:{key}", what, f"stop that, or choose another port: pulumi config set {key} {port + 10000}")
+        yield Problem(
+            f"{PROJECT}:{key}",
+            what,
+            f"stop that, or choose another port: pulumi config set {key} {port + 10000}",
+        )
 
 
 def _published(container: Mapping[str, Any]) -> Iterator[int]:

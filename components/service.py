@@ -92,9 +92,7 @@ def declare(
         entrypoints=list(args.entrypoint) or None,
         command=list(args.command) or None,
         envs=[Output.concat(key, "=", args.environment[key]) for key in sorted(args.environment)],
-        uploads=[
-            docker.ContainerUploadArgs(file=path, content=uploads[path]) for path in sorted(uploads)
-        ],
+        uploads=[docker.ContainerUploadArgs(file=path, content=uploads[path]) for path in sorted(uploads)],
         volumes=[
             docker.ContainerVolumeArgs(container_path=path, volume_name=volume.name)
             for path, volume in sorted(args.volumes.items())
@@ -120,8 +118,11 @@ def declare(
         stop_timeout=_STOP_SECONDS,
         healthcheck=_healthcheck(args.health),
         restart="no" if run_once else "unless-stopped",
-        **({"attach": True, "logs": True, "must_run": False} if run_once else {}),
-        **({"wait": True, "wait_timeout": _SLOWEST_START_SECONDS} if args.health else {}),
+        attach=run_once or None,
+        logs=run_once or None,
+        must_run=False if run_once else None,
+        wait=True if args.health else None,
+        wait_timeout=_SLOWEST_START_SECONDS if args.health else None,
         opts=ResourceOptions(
             parent=parent,
             depends_on=list(args.after),

@@ -314,7 +314,10 @@ def key_of(section: str, name: str) -> str:
 
 def default_of(item: Field[Any]) -> Any:
     """A field's default, as it stands in Pulumi.yaml."""
-    return item.default if item.default is not MISSING else item.default_factory()  # type: ignore[misc]
+    if item.default is not MISSING:
+        return item.default
+    assert item.default_factory is not MISSING
+    return item.default_factory()
 
 
 def each() -> Iterator[tuple[str, str, Field[Any]]]:

@@ -56,7 +56,7 @@ class MlflowTeam(pulumi.ComponentResource):
         )
         self._experiments: dict[str, Output[str]] = {}
         passwords = {member.name: self._member(member) for member in settings.users}
-        self.passwords: Output[Mapping[str, str]] = Output.secret(Output.from_input(passwords))
+        self.passwords: Output[Mapping[str, str]] = Output.secret(Output.all(**passwords))
         self.register_outputs({})
 
     def _opts(self) -> ResourceOptions:

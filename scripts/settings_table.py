@@ -27,7 +27,9 @@ _TITLES = {"general": "The whole stack", "mlflow": "MLflow", "langfuse": "Langfu
 
 def pulumi_config() -> str:
     """The `config:` block, which lets the CLI refuse values of the wrong type."""
-    return "\n".join(["config:", *(line for key, _, item in each() for line in _config_entry(key, item))]) + "\n"
+    return (
+        "\n".join(["config:", *(line for key, _, item in each() for line in _config_entry(key, item))]) + "\n"
+    )
 
 
 def _config_entry(key: str, item: Field[Any]) -> Iterator[str]:
@@ -75,7 +77,9 @@ def up_to_date(name: str, text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where something is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 where something is out of date"
+    )
     check = parser.parse_args().check
     stale = []
     for name in _PLACES:
@@ -87,7 +91,9 @@ def main() -> int:
             if not check:
                 file.write_text(wanted, encoding="utf-8")
     if stale:
-        print(f"{', '.join(stale)}: {'out of date; run python -m scripts.settings_table' if check else 'written'}")
+        print(
+            f"{', '.join(stale)}: {'out of date; run python -m scripts.settings_table' if check else 'written'}"
+        )
     return 1 if check and stale else 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.contract.langfuse_double.stack import Stack
@@ -13,7 +12,9 @@ from tests.contract.langfuse_double.stack import Stack
 EXAMPLE = Path(__file__).parents[3] / "examples" / "prompt_management.py"
 
 
-def test_prompt_management_makes_one_version_and_links_it(stack: Stack, tmp_path: Path) -> None:
+def test_prompt_management_makes_one_version_and_links_it(
+    stack: Stack, client_python: Path, tmp_path: Path
+) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LANGFUSE")}
     environment |= {
         "LANGFUSE_HOST": stack.url,
@@ -21,7 +22,7 @@ def test_prompt_management_makes_one_version_and_links_it(stack: Stack, tmp_path
         "LANGFUSE_SECRET_KEY": stack.credentials.secret_key,
     }
     for _ in range(2):
-        command = [sys.executable, "-W", "error::DeprecationWarning:__main__", str(EXAMPLE)]
+        command = [str(client_python), "-W", "error::DeprecationWarning:__main__", str(EXAMPLE)]
         done = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
         )

@@ -131,10 +131,6 @@ class Project:
         """`pulumi up`."""
         return self("up", "--yes", "--skip-preview", *options, fails=fails)
 
-    def refresh(self) -> str:
-        """`pulumi refresh`."""
-        return self("refresh", "--yes", "--skip-preview")
-
     def destroy(self) -> str:
         """`pulumi destroy`."""
         return self("destroy", "--yes", "--skip-preview")

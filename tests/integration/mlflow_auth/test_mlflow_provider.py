@@ -217,11 +217,3 @@ class TestAdministrator:
         users.delete(name, state)
         with pytest.raises(errors.NotFound):
             server.client().get_user(name)
-
-
-def test_a_server_that_is_down_changes_no_state(server: Server) -> None:
-    props = {**user_props(server, "anyone"), "url": "http://127.0.0.1:9", "server_name": "down"}
-    read = UserProvider().read("anyone", props)
-    assert (read.id, read.outs) == ("anyone", props)
-    with pytest.raises(errors.Transient, match="does not answer"):
-        UserProvider().delete("anyone", props)

@@ -79,11 +79,9 @@ def test_teams_one_after_another(server: Server, project: Project, tag: str) -> 
     client.set_admin(ada, True)
     client.delete_user(cem)
     client.remove_permission(ada, experiment(churn_id))
-    project.refresh()
-    project.up()
+    project.up("--refresh")
     assert as_declared()
-    project.refresh()
-    project.up("--expect-no-changes")
+    project.up("--refresh", "--expect-no-changes")
 
     project.destroy()
     for name in (ada, cem):
@@ -97,8 +95,9 @@ def test_teams_one_after_another(server: Server, project: Project, tag: str) -> 
 def test_a_user_made_by_hand_is_imported_by_name(server: Server, project: Project, tag: str) -> None:
     client, name = server.client(), f"{tag}-eva"
     made = client.create_user(name, FIRST)
-    project.declare({name: {"password": FIRST}})
+    project.declare({name: {"password": SECOND}})
     assert "adopt: true" in project.up(fails=True)
+    assert client.authenticate(name, FIRST) == made
     project.declare({name: {"password": FIRST, "import": True}})
     project.up()
     assert client.authenticate(name, FIRST) == made

@@ -94,9 +94,9 @@ def test_life_of_a_user(server: Server, run: Run, tag: str) -> None:
     shown = json.loads(run("show-user", "--username", name, "--json")[1])["user"]
     assert shown["experiments"] == [{"id": churn.id, "name": churn.name, "permission": "MANAGE"}]
     assert shown["models"] == [{"name": "scores", "permission": "NO_PERMISSIONS"}]
-    for command in (("revoke-exp", "--experiment-id", churn.id), ("revoke-model", "--model-name", "scores")):
-        assert json.loads(run(*command, "--username", name, "--json")[1])["changed"] is True
-        assert json.loads(run(*command, "--username", name, "--json")[1])["changed"] is False
+    for revoke in (("revoke-exp", "--experiment-id", churn.id), ("revoke-model", "--model-name", "scores")):
+        assert json.loads(run(*revoke, "--username", name, "--json")[1])["changed"] is True
+        assert json.loads(run(*revoke, "--username", name, "--json")[1])["changed"] is False
     assert client.permissions_of(name) == {}
 
     client.set_permission(name, experiment(churn.id), "READ")

@@ -1,0 +1,111 @@
+"""Teams through real Pulumi against the same REST calls in a plain loop: how long each user takes, at several sizes.
+
+Run it with `python -m benchmarks.users [USERS...] [--mlflow VERSION]` where a Docker engine answers, for example with 30 100 300.
+Each user holds ten permissions. It prints a table; ratios compare within the run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from airgap.images import ensure
+from components.mlflow_auth.client import MlflowAuthClient
+from components.mlflow_auth.permissions import experiment, model
+from tests.integration.mlflow_auth.project import Project, Team
+from tests.integration.mlflow_auth.servers import Server
+from tests.integration.mlflow_image.stack import Stack
+
+COUNTS = (10, 30)
+PASSWORD = "a-password-of-the-benchmark"
+# Ids and names need not exist for MLflow, and none is closed to anybody.
+EXPERIMENTS = tuple(str(9000 + number) for number in range(5))
+MODELS = tuple(f"model-{number}" for number in range(5))
+LEVEL = "EDIT"
+# The loop's cost of one user does not depend on how many there are.
+_LOOP = 30
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long an action takes."""
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def names(count: int, prefix: str) -> list[str]:
+    """Of a team's users."""
+    return [f"{prefix}-{number:03}" for number in range(count)]
+
+
+def team(count: int) -> Team:
+    """A team as the test program's input."""
+    held = {"experiments": dict.fromkeys(EXPERIMENTS, LEVEL), "models": dict.fromkeys(MODELS, LEVEL)}
+    return {name: {"password": PASSWORD, **held} for name in names(count, "declared")}
+
+
+def plain_loop(client: MlflowAuthClient, count: int) -> tuple[float, float]:
+    """Seconds for each user: to create with all permissions, and to take all away again, one request after another."""
+    targets = [*map(experiment, EXPERIMENTS), *map(model, MODELS)]
+    users = names(count, "loop")
+
+    def create() -> None:
+        for name in users:
+            client.create_user(name, PASSWORD)
+            for target in targets:
+                client.set_permission(name, target, LEVEL)
+
+    def delete() -> None:
+        for name in users:
+            for target in targets:
+                client.remove_permission(name, target)
+            client.delete_user(name)
+
+    return seconds(create) / count, seconds(delete) / count
+
+
+def measure(server: Server, project: Project, count: int) -> None:
+    """One row for each of the three things that Pulumi does with a team of this size."""
+    creating, deleting = plain_loop(server.client(), min(count, _LOOP))
+    project.declare(team(count))
+    rows = [("deploy", seconds(project.up), creating)]
+    assert len(server.client().permissions_of(names(count, "declared")[-1])) == len(EXPERIMENTS + MODELS)
+    rows.append(("no change", seconds(lambda: project.up("--expect-no-changes")), creating))
+    rows.append(("delete", seconds(project.destroy), deleting))
+    for what, took, loop in rows:
+        each = took / count
+        print(f"| {count} | {what} | {took:.1f} | {each:.3f} | {loop:.3f} | {each / loop:.2f} |", flush=True)
+
+
+def main(counts: Sequence[int] = COUNTS, version: str = "3.4.0") -> None:
+    """Measure and print."""
+    stack = Stack(version, ensure(["python", "postgres", "minio"]))
+    try:
+        stack.start()
+        server = Server.of(stack)
+        print(f"MLflow {version}, 10 permissions for each user, one worker of the server\n")
+        print("| users | what | s | s/user | s/user, plain loop | ratio |")
+        print("| ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
+        for count in counts:
+            with tempfile.TemporaryDirectory(prefix="mlops-stack-bench-") as folder:
+                measure(server, Project(Path(folder), server), count)
+    finally:
+        stack.close()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.users", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "users", nargs="*", type=int, default=COUNTS, help=f"sizes of teams (default: {COUNTS})"
+    )
+    parser.add_argument("--mlflow", default="3.4.0", metavar="VERSION", help="default: 3.4.0")
+    return parser.parse_args(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    _given = _arguments()
+    main(_given.users, _given.mlflow)
