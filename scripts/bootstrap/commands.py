@@ -89,7 +89,9 @@ def welcome(outputs: Mapping[str, Any], found: Stack) -> list[str]:
     running = outputs["containers"]
     if "mlflow-server" in running:
         lines.append(f"MLflow   {outputs['mlflowUrl']}   log in as {outputs['mlflowAdminUsername']}")
-    if "langfuse-web" in running:
+    if "langfuse-web" in running and images.is_double(outputs["langfuseVersion"]):
+        lines.append(f"a DOUBLE of Langfuse, not Langfuse, at {outputs['langfuseUrl']}: its API, no pages")
+    elif "langfuse-web" in running:
         lines.append(f"Langfuse {outputs['langfuseUrl']}   log in as {outputs['langfuseUserEmail']}")
     make = found.make
     lines.append(

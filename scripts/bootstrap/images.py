@@ -86,6 +86,11 @@ def _wanted(config: Mapping[str, Any], langfuse: bool) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def is_double(reference: str) -> bool:
+    """Whether an image is the contract double of Langfuse."""
+    return reference.startswith(f"{PREFIX}/langfuse-double")
+
+
 def _double(stack: Stack, overrides: Mapping[str, str], say: Say) -> None:
     say(
         "Langfuse: its contract double is deployed, as you asked. It is NOT Langfuse: it serves the API calls that clients and "

@@ -46,6 +46,21 @@ def test_help_tells_of_every_command_in_a_line(capsys: pytest.CaptureFixture[str
         assert re.search(rf"^  {name} +{re.escape(command.__doc__ or '')}$", shown, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("version", "double"), [("3.225.4", False), ("mlops-stack-airgap/langfuse-double-web:1", True)]
+)
+def test_a_double_is_never_announced_as_langfuse(version: str, double: bool) -> None:
+    outputs = {
+        "containers": {"langfuse-web": "langfuse-web"},
+        "langfuseUrl": "http://localhost:3000",
+        "langfuseVersion": version,
+        "langfuseUserEmail": "a@example.com",
+    }
+    text = "\n".join(commands.welcome(outputs, Stack("dev")))
+    assert ("not Langfuse" in text) == double
+    assert ("a@example.com" in text) != double
+
+
 def test_problems_are_told_with_their_fix_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
