@@ -21,6 +21,8 @@ from components.site import TYPE, Site
 
 _AUTH_CONFIG = "/etc/mlflow/basic_auth.ini"
 _DRIVER = "postgresql+psycopg2"
+# CVE-2026-2033, -2635, -2393, -2614, -2734, -2651, -33866, -4137, -8147, 2025-15381: mended in 3.5 to 3.16.1.
+_VULNERABLE = "3.4.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,12 @@ class MlflowStack(pulumi.ComponentResource):
             ResourceOptions(parent=self),
         )
         self.containers["mlflow-server"] = self.server.container
+        if site.images.version("mlflow") == _VULNERABLE:
+            pulumi.log.warn(
+                f"MLflow {_VULNERABLE} has known vulnerabilities that need an account on the server; its anonymous ones "
+                "are closed here. Later releases mend them: pulumi config set mlflowVersion 3.17.2",
+                self.server.container,
+            )
 
     def _database(
         self,

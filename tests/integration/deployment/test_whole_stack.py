@@ -72,7 +72,8 @@ def _validate(stack: Deployment, tmp_path: Path) -> tuple[int, dict[str, dict[st
     return done.returncode, {item["service"]: item for item in json.loads(done.stdout)["services"]}
 
 
-def test_every_container_is_there_healthy_and_hardened(stack: Deployment) -> None:
+def test_every_container_is_there_healthy_and_hardened(stack: Deployment, up: Done) -> None:
+    assert "MLflow 3.4.0 has known vulnerabilities" in up.text
     assert set(stack.containers()) == {stack.container(service) for service in ALL}
     for service in ALL:
         found = stack.inspect(service)
