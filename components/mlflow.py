@@ -157,8 +157,8 @@ class MlflowStack(pulumi.ComponentResource):
         self.containers["mlflow-server"] = self.server.container
         if site.images.version("mlflow") == _VULNERABLE:
             pulumi.log.warn(
-                f"MLflow {_VULNERABLE} has known vulnerabilities that need an account on the server; its anonymous ones "
-                "are closed here. Later releases mend them: pulumi config set mlflowVersion 3.17.2",
+                f"MLflow {_VULNERABLE} has known vulnerabilities; what it answered to strangers is closed here, and later "
+                "releases mend the rest: pulumi config set mlflowVersion 3.17.2",
                 self.server.container,
             )
 

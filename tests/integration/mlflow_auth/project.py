@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pulumi
 
+from components.mlflow_auth.registration import begin_before_waiting
 from components.mlflow_auth.resources import (
     MlflowAdmin,
     MlflowAdminArgs,
@@ -75,6 +76,7 @@ for name, member in given["team"].items():
             ),
         )
     pulumi.export(name, user.password)
+begin_before_waiting()
 """
 
 Team = dict[str, dict[str, Any]]
