@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +10,13 @@ import pytest
 
 from scripts.bootstrap import stack, tools, venv
 from scripts.bootstrap.processes import say
+
+_WHAT_RUNS = {
+    "unit": "no engine: settings, declarations under Pulumi's mocks, scripts",
+    "integration": "real: Pulumi CLI and plugins, Docker engine, Postgres, MinIO, Redis, ClickHouse, MLflow, clients",
+    "contract": "real stores, scripts and Langfuse SDK; in Langfuse's place its contract double",
+    "faults": "real, while parts of it are killed or taken away",
+}
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +29,26 @@ def environment() -> Mapping[str, str]:
 def client_python() -> Path:
     """A Python that has the real clients and nothing of this project."""
     return venv.ensure_clients(say)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What ran, and on what."""
+    ran = Counter(
+        report.nodeid.split("/")[1]
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.when == "call" and report.nodeid.startswith("tests/")
+    )
+    terminalreporter.section("what ran, and on what")
+    for folder, what in _WHAT_RUNS.items():
+        if ran[folder]:
+            terminalreporter.write_line(f"{folder:11} {ran[folder]:4} tests   {what}")
+    if set(ran) - {"unit"}:
+        terminalreporter.write_line(
+            f"engine      {_first_line('docker', 'version', '--format', '{{.Server.Version}}')}"
+        )
+
+
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).strip().partition("\n")[0]
