@@ -10,6 +10,7 @@ from pulumi.runtime.config import _SECRET_KEYS, CONFIG
 from components import preflight
 from components.langfuse import LangfuseArgs, LangfuseStack
 from components.mlflow import MlflowArgs, MlflowStack
+from components.mlflow_auth.registration import begin_before_waiting
 from components.outputs import outputs
 from components.problems import ProblemsError
 from components.settings import PROJECT, load
@@ -43,3 +44,5 @@ team = (
 
 for name, value in outputs(site, mlflow_stack, team, langfuse_stack).items():
     pulumi.export(name, value)
+
+begin_before_waiting()

@@ -1,12 +1,14 @@
 """Teams through real Pulumi against the same REST calls in a plain loop: how long each user takes, at several sizes.
 
 Run it with `python -m benchmarks.users [USERS...] [--mlflow VERSION]` where a Docker engine answers, for example with 30 100 300.
-Each user holds ten permissions. It prints a table; ratios compare within the run only.
+Each user holds ten permissions. It prints a table; ratios compare within the run only. By default Pulumi saves its state once, at
+the end; with --checkpoints it does at every step, which costs more the more there is in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -85,13 +87,15 @@ def measure(server: Server, project: Project, count: int) -> None:
             assert len(server.client().permissions_of(last)) == len(EXPERIMENTS + MODELS)
 
 
-def main(counts: Sequence[int] = COUNTS, version: str = "3.4.0") -> None:
+def main(counts: Sequence[int] = COUNTS, version: str = "3.4.0", checkpoints: bool = False) -> None:
     """Measure and print."""
+    os.environ["PULUMI_SKIP_CHECKPOINTS"] = "false" if checkpoints else "true"
     stack = Stack(version, ensure(["python", "postgres", "minio"]))
     try:
         stack.start()
         server = Server.of(stack)
-        print(f"MLflow {version}, 10 permissions for each user, one worker of the server\n")
+        saved = "at every step" if checkpoints else "once, at the end"
+        print(f"MLflow {version}, one worker; 10 permissions for each user; Pulumi saves its state {saved}\n")
         print("| users | what | s | s/user | s/user, plain loop | ratio |")
         print("| ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
         for count in counts:
@@ -107,9 +111,10 @@ def _arguments() -> argparse.Namespace:
         "users", nargs="*", type=int, default=COUNTS, help=f"sizes of teams (default: {COUNTS})"
     )
     parser.add_argument("--mlflow", default="3.4.0", metavar="VERSION", help="default: 3.4.0")
+    parser.add_argument("--checkpoints", action="store_true", help="save Pulumi's state at every step")
     return parser.parse_args(sys.argv[1:])
 
 
 if __name__ == "__main__":
     _given = _arguments()
-    main(_given.users, _given.mlflow)
+    main(_given.users, _given.mlflow, _given.checkpoints)

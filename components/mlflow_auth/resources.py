@@ -117,7 +117,7 @@ class MlflowUserArgs:
 
 
 class MlflowUser(Resource, module="mlflow", name="User"):
-    """A user of MLflow. Password and role change in place; the id, also for import, is the user's name."""
+    """A user of MLflow. Password and role change in place; the id is the user's name."""
 
     username: Output[str]
     password: Output[str]
@@ -147,7 +147,7 @@ class MlflowExperimentArgs:
 
 
 class MlflowExperiment(Resource, module="mlflow", name="Experiment"):
-    """An experiment that exists, restored where it was deleted. The id, also for import, is its name."""
+    """An experiment that exists, restored where it was deleted. The id is its name."""
 
     experiment_id: Output[str]
 

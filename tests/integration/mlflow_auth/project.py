@@ -55,8 +55,8 @@ for name, member in given["team"].items():
             username=name,
             password=member["password"],
             is_admin=member.get("admin", False),
+            adopt=member.get("adopt", False),
         ),
-        pulumi.ResourceOptions(import_=name if member.get("import") else None),
     )
     for experiment, level in member.get("experiments", {}).items():
         MlflowExperimentPermission(

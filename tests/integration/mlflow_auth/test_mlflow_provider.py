@@ -124,7 +124,7 @@ def test_drift_of_permissions_is_seen_and_repaired(server: Server, tag: str) -> 
     client.delete_user(name)
 
 
-def test_import_needs_the_id_only(server: Server, tag: str) -> None:
+def test_reading_needs_the_id_only(server: Server, tag: str) -> None:
     client, name = server.client(), f"{tag}-eva"
     client.create_user(name, PASSWORD, is_admin=True)
     client.set_permission(name, experiment("0"), "EDIT")

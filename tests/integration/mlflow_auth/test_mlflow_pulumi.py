@@ -92,14 +92,14 @@ def test_teams_one_after_another(server: Server, project: Project, tag: str) -> 
     client.delete_user(zoe)
 
 
-def test_a_user_made_by_hand_is_imported_by_name(server: Server, project: Project, tag: str) -> None:
+def test_a_user_made_by_hand_is_adopted_when_told_to(server: Server, project: Project, tag: str) -> None:
     client, name = server.client(), f"{tag}-eva"
     made = client.create_user(name, FIRST)
     project.declare({name: {"password": SECOND}})
     assert "adopt: true" in project.up(fails=True)
     assert client.authenticate(name, FIRST) == made
-    project.declare({name: {"password": FIRST, "import": True}})
+    project.declare({name: {"password": SECOND, "adopt": True}})
     project.up()
-    assert client.authenticate(name, FIRST) == made
-    project.declare({name: {"password": FIRST}})
+    assert client.authenticate(name, SECOND) == made
+    project.declare({name: {"password": SECOND}})
     project.up("--expect-no-changes")
