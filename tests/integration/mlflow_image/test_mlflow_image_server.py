@@ -6,14 +6,14 @@ import http.client
 import json
 import secrets
 import socket
-import subprocess
-import sys
 import time
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 import requests
 
+from tests.deployment import run_client
 from tests.integration.mlflow_image.stack import TTL, Stack, docker
 
 # Every route of Flask and FastAPI with its methods; parameters are filled in.
@@ -178,8 +178,9 @@ def test_a_password_changed_behind_its_back_stops_within_the_ttl(stack: Stack) -
     assert time.monotonic() - changed < TTL + 25
 
 
-def test_a_client_logs_a_run_and_reads_its_artifact_back(stack: Stack) -> None:
-    pytest.importorskip("mlflow")
+def test_a_client_logs_a_run_and_reads_its_artifact_back(
+    stack: Stack, client_python: Path, tmp_path: Path
+) -> None:
     program = """
 import mlflow, pathlib, tempfile
 mlflow.set_experiment("image")
@@ -190,23 +191,14 @@ path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path
 print(mlflow.get_run(run.info.run_id).data.metrics["loss"], pathlib.Path(path).read_text(), run.info.artifact_uri)
 """
     variables = {
-        "PATH": "/usr/bin:/bin",
         "MLFLOW_TRACKING_URI": stack.url,
         "MLFLOW_TRACKING_USERNAME": stack.admin[0],
         "MLFLOW_TRACKING_PASSWORD": stack.admin[1],
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "0.5 kept mlflow-artifacts:/" in done.stdout
+    printed = run_client(client_python, "-c", program, variables=variables, cwd=tmp_path)
+    assert "0.5 kept mlflow-artifacts:/" in printed
     assert "kept.txt" in docker("exec", stack.name("minio"), "find", "/data/mlflow", "-name", "kept.txt")
 
 
