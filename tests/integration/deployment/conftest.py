@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from airgap.images import ensure
+from airgap.images.recipes import DEBIAN
 from tests.contract.langfuse_double.stack import free_port
 from tests.deployment import Deployment, deployment
 
@@ -14,6 +15,12 @@ def images() -> dict[str, str]:
     """All images that can be had without a registry: what the settings name in place of the official ones."""
     names = ("python", "postgres", "minio", "mc", "redis", "clickhouse", "langfuse-web", "langfuse-worker")
     return ensure(names)
+
+
+@pytest.fixture(scope="session")
+def debian(images: dict[str, str]) -> str:
+    """What the other images stand on."""
+    return DEBIAN.reference
 
 
 @pytest.fixture(scope="module")

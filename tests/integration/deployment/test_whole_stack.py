@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from scripts.bootstrap.paths import ROOT
-from tests.contract.langfuse_double.stack import until
+from tests.contract.langfuse_double.stack import free_port, until
 from tests.deployment import RUN_ONCE, SERVICES, Deployment, Done, run_client
 from tests.integration.images.engine import docker
 
@@ -159,6 +159,28 @@ def test_examples_run_from_the_client_environment_alone(
         "exec", stack.container("mlflow-minio"), "find", "/data/mlflow", "-name", "xl.meta"
     ).stdout
     assert f"{found['run']}/artifacts/classification_report.txt/xl.meta" in stored
+
+
+def test_a_browser_shows_a_declared_user_the_run_and_a_stranger_nothing(
+    stack: Deployment, debian: str, client_python: Path, tmp_path: Path
+) -> None:
+    image, name, port = "mlops-stack-test/chromium:1", f"{stack.prefix}browser", free_port()
+    base = f"BASE_IMAGE={debian}"
+    docker("build", "--quiet", "--build-arg", base, "--tag", image, str(ROOT / "tests" / "browser"))
+    docker("run", "--detach", "--network=host", "--name", name, image, f"--remote-debugging-port={port}")
+    try:
+        until(lambda: "DevTools listening" in docker("logs", name).stderr, "the browser")
+        variables = {
+            **_variables(stack),
+            "MLFLOW_TRACKING_USERNAME": "alice",
+            "MLFLOW_TRACKING_PASSWORD": stack.outputs()["mlflowUserPasswords"]["alice"],
+        }
+        script = str(ROOT / "tests" / "browser" / "browse.py")
+        seen = run_client(client_python, script, str(port), str(tmp_path), variables=variables, cwd=tmp_path)
+    finally:
+        docker("rm", "--force", name)
+    assert seen.splitlines() == ["refused: []", "stranger: 401"]
+    assert (tmp_path / "mlflow-artifact.png").stat().st_size > 10_000
 
 
 def test_the_team_has_what_was_declared_and_strangers_have_nothing(stack: Deployment) -> None:
