@@ -4,7 +4,7 @@ STACK ?= dev
 ARGS ?=
 
 COMMANDS := up preview refresh stop start destroy status env credentials client-env users setup \
-	test test-unit lint format bench pin-images help
+	test test-unit test-faults lint format bench pin-images help
 
 .DEFAULT_GOAL := help
 .PHONY: $(COMMANDS)

@@ -19,6 +19,11 @@ _WHAT_RUNS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how often `pulumi up` is killed in the middle")
+    parser.addoption("--seed", type=int, default=20261126, help="what chance decides is the same for a seed")
+
+
 @pytest.fixture(scope="session")
 def environment() -> Mapping[str, str]:
     """That in which `pulumi` works; each deployment has a passphrase of its own."""

@@ -19,6 +19,8 @@ from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
 
 DELETE_DATA = "--delete-data"
+# Docker's provider waits two seconds for each network and volume that it removes: let all of them wait at the same time.
+DESTROY = ("destroy", "--yes", "--skip-preview", "--parallel", "32")
 # make's own, and another environment's: what is started here must not take them for its own.
 _NOT_INHERITED = (
     "MAKEFLAGS",
@@ -136,18 +138,8 @@ def destroy(call: Call) -> int:
     leftovers.clear(found, say)
     if delete_data:
         code = _pulumi(found, "state", "unprotect", "--all", "--yes")
-        return code or _pulumi(
-            found, "destroy", "--yes", "--skip-preview", "--suppress-outputs", *call.arguments
-        )
-    code = _pulumi(
-        found,
-        "destroy",
-        "--yes",
-        "--skip-preview",
-        "--suppress-outputs",
-        "--exclude-protected",
-        *call.arguments,
-    )
+        return code or _pulumi(found, *DESTROY, "--suppress-outputs", *call.arguments)
+    code = _pulumi(found, *DESTROY, "--suppress-outputs", "--exclude-protected", *call.arguments)
     kept = [item for item in found.export().get("resources") or [] if item.get("protect")]
     if code == 0 and kept:
         volumes = sorted(item["id"] for item in kept if item["type"] == "docker:index/volume:Volume")
@@ -234,6 +226,13 @@ def test_unit(call: Call) -> int:
     return foreground([str(python), "-m", "pytest", "tests/unit", *call.arguments], cwd=ROOT)
 
 
+def test_faults(call: Call) -> int:
+    """Kill and take away parts, often: make test-faults ARGS="--kills 20 --seed 7\""""
+    python = venv.ensure(say, develop=True)
+    engine.ensure(say)
+    return _pytest(pulumi_tools.ensure(python, say), ["tests/faults", "-s", "--kills", "20", *call.arguments])
+
+
 def _pytest(tools: Tools, arguments: Sequence[str]) -> int:
     command = [str(venv.python_of()), "-m", "pytest", *arguments]
     return foreground(command, environment=stack.tool_environment(tools), cwd=ROOT)
@@ -307,6 +306,7 @@ COMMANDS: Mapping[str, Callable[[Call], int]] = {
     "setup": setup,
     "test": test,
     "test-unit": test_unit,
+    "test-faults": test_faults,
     "lint": lint,
     "format": format_,
     "bench": bench,

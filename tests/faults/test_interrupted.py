@@ -1,0 +1,115 @@
+"""`pulumi up` cut short: what `make up` does next brings the stack about, with nothing left over and nothing in the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from scripts.bootstrap import leftovers
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.processes import say
+from scripts.bootstrap.stack import Stack
+from tests.contract.langfuse_double.stack import until
+from tests.deployment import RUN_ONCE, SERVICES, Deployment
+
+# About as long as the deployment takes; chance chooses a moment of it.
+_SECONDS = 25
+
+
+def _start(stack: Deployment) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", stack.stack],
+        cwd=stack.folder,
+        env=stack.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the CLI with its plugins and the program."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _whole(stack: Deployment) -> None:
+    assert set(stack.containers()) == {stack.container(service) for service in SERVICES["mlflow"]}
+    for service in set(SERVICES["mlflow"]) - set(RUN_ONCE):
+        assert stack.inspect(service)["State"]["Health"]["Status"] == "healthy", service
+    kinds = sorted(name.removeprefix(stack.prefix) for name in stack.left_over())
+    assert len(kinds) == len(set(kinds)), f"something is there twice: {kinds}"
+
+
+def test_a_killed_up_is_brought_to_its_end_by_the_next_one(
+    empty: Deployment, stack: Stack, chance: random.Random, request: pytest.FixtureRequest
+) -> None:
+    for turn in range(request.config.getoption("--kills")):
+        moment = chance.uniform(2, _SECONDS)
+        process = _start(empty)
+        try:
+            process.wait(timeout=moment)  # not a condition: the moment is what is tested
+        except subprocess.TimeoutExpired:
+            _end(process)
+        print(f"turn {turn}: killed after {moment:.1f} s, {len(empty.containers())} containers were there")
+        leftovers.clear(stack, say)
+        empty.up("--refresh").ok()
+        _whole(empty)
+        empty.pulumi("destroy", "--yes", "--skip-preview").ok()
+        assert empty.left_over() == []
+
+
+def test_of_two_at_once_the_second_is_refused_and_the_first_goes_on(empty: Deployment, stack: Stack) -> None:
+    first = _start(empty)
+    try:
+        until(lambda: any(leftovers._locks(stack)) and empty.containers(), "the first one at work")
+        second = empty.up()
+        assert second.code != 0
+        assert "locked" in second.text
+        with pytest.raises(Problem, match="being changed by another run"):
+            leftovers.clear(stack, say)
+        assert first.wait(timeout=300) == 0
+    finally:
+        if first.poll() is None:
+            _end(first)
+    _whole(empty)
+
+
+def test_a_wrong_passphrase_is_refused_before_anything_changes(empty: Deployment) -> None:
+    before = empty.containers()
+    wrong = {**empty.environment, "PULUMI_CONFIG_PASSPHRASE": "another one"}
+    done = subprocess.run(
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", empty.stack],
+        cwd=empty.folder,
+        env=wrong,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "incorrect passphrase" in done.stdout + done.stderr
+    assert empty.containers() == before
+
+
+def test_ctrl_c_ends_it_in_order_and_the_next_one_goes_on(empty: Deployment, stack: Stack) -> None:
+    empty.pulumi("destroy", "--yes", "--skip-preview").ok()
+    process = _start(empty)
+    try:
+        until(empty.containers, "the first container")
+        started = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=120) != 0
+        print(f"ended {time.monotonic() - started:.1f} s after Ctrl-C")
+    finally:
+        if process.poll() is None:
+            _end(process)
+    leftovers.clear(stack, say)
+    empty.up("--refresh").ok()
+    _whole(empty)
+    empty.pulumi("destroy", "--yes", "--skip-preview").ok()
