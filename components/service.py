@@ -25,7 +25,9 @@ class Health:
 
     command: Sequence[str]
     start_seconds: int = 60
-    interval_seconds: int = 5
+    # The first check comes one interval after the start, and the provider looks every whole second after it: a check at five
+    # seconds has its result seen at six.
+    interval_seconds: float = 4.5
     timeout_seconds: int = 10
 
 
@@ -146,7 +148,7 @@ def _healthcheck(health: Health | None) -> docker.ContainerHealthcheckArgs | Non
     )
 
 
-def _duration(seconds: int) -> str:
+def _duration(seconds: float) -> str:
     """As Docker prints it, so that a refresh finds what was declared."""
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"

@@ -85,6 +85,15 @@ MC = Part(
     ),
     cold="1 minute",
 )
+# For the benchmarks alone, which compare with it where the docker command does not have it.
+COMPOSE = Part(
+    name="compose",
+    version="v2.40.3",
+    binary="docker-compose",
+    package="github.com/docker/compose/v2/cmd",
+    variables=(("github.com/docker/compose/v2/internal.Version", "v2.40.3"),),
+    cold="3 minutes",
+)
 
-PARTS = {part.name: part for part in (PULUMI, LANGUAGE_PYTHON, RANDOM, DOCKER, MINIO, MC)}
+PARTS = {part.name: part for part in (PULUMI, LANGUAGE_PYTHON, RANDOM, DOCKER, MINIO, MC, COMPOSE)}
 PLUGINS = (DOCKER, RANDOM)

@@ -16,6 +16,7 @@ from scripts.bootstrap.stack import PROJECT, Stack, state_folder
 
 STACK_LABEL, ID_LABEL, SERVICE_LABEL = (f"{PROJECT}.{key}" for key in ("stack", "id", "service"))
 _IDENTITY = "random:index/randomId:RandomId"
+_CONTAINER = "docker:index/container:Container"
 _ASK_SECONDS = 60
 
 
@@ -58,6 +59,7 @@ def clear(stack: Stack, say: Say) -> None:
     known = {str(item.get("id", "")) for item in resources}
     _remove_containers(stack, identity, known, say)
     _remove_networks(identity, known, say)
+    _attach(resources, say)
 
 
 def containers(stack: Stack) -> list[Found]:
@@ -142,6 +144,28 @@ def _remove_networks(identity: str, known: Iterable[str], say: Say) -> None:
         if network not in known:
             say(f"Leftovers: removing the network {network[:12]}, which an interrupted run left")
             _docker("network", "rm", network)
+
+
+def _attach(resources: Iterable[Mapping[str, Any]], say: Say) -> None:
+    """Docker's provider does not see that a running container was detached from a network."""
+    declared = {
+        str(item.get("id", "")): networks
+        for item in resources
+        if item.get("type") == _CONTAINER
+        and (networks := (item.get("outputs") or {}).get("networksAdvanced"))
+    }
+    there = set(_docker("ps", "--quiet", "--no-trunc").split()) if declared else set()
+    running = [container for container in declared if container in there]
+    described = json.loads(_docker("inspect", "--type", "container", *running)) if running else []
+    for item in described:
+        attached = item["NetworkSettings"]["Networks"]
+        names = {*attached, *(network["NetworkID"] for network in attached.values())}
+        for network in declared[item["Id"]]:
+            if network["name"] in names:
+                continue
+            say(f"Leftovers: attaching {item['Name'].removeprefix('/')} to {network['name']} again")
+            aliases = [part for alias in network.get("aliases") or () for part in ("--alias", alias)]
+            _docker("network", "connect", *aliases, network["name"], item["Id"])
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_what_is_managed_elsewhere_is_not_made_here(declare: Declare) -> None:
     assert "p%%40ss@db.example.com:5432/auth?" in _uploads(server)["/etc/mlflow/basic_auth.ini"]
     assert _environment(server)["MLFLOW_S3_ENDPOINT_URL"] == "https://s3.example.com"
     web = recorder.containers["langfuse-web"]
-    assert _uploads(web)["/run/secrets/REDIS_CONNECTION_STRING"].startswith("rediss://")
+    assert "REDIS_CONNECTION_STRING='rediss://:p@redis" in _uploads(web)["/run/secrets/environment"]
     assert "REDIS_HOST" not in _environment(web)
     assert _environment(web)["CLICKHOUSE_MIGRATION_SSL"] == "true"
     assert _environment(web)["LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT"] == "https://s3.example.com"
