@@ -10,13 +10,13 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from airgap.images import host
 from airgap.images.recipes import DEBIAN, RECIPES, Recipe
+from airgap.lock import held
+from scripts.bootstrap import debian
 from scripts.bootstrap.paths import cache_dir
 from scripts.bootstrap.problems import Problem
 
@@ -52,7 +52,7 @@ class _Builder:
         if recipe.name in self._done or (not self._rebuild and _label(recipe.reference) == inputs):
             return recipe.reference
         base = self.ensure(_base(recipe)) if recipe.base else ""
-        with _lock(recipe, self._say):
+        with held(_folder() / f"{recipe.name}.lock", f"image {recipe.reference}", self._say):
             # Another process may have built it while this one waited for the lock.
             if self._rebuild or _label(recipe.reference) != inputs:
                 self._build(recipe, base, inputs)
@@ -65,7 +65,7 @@ class _Builder:
         replaced = _image_id(recipe.reference)
         log = _folder() / f"{recipe.repository}.log"
         if recipe is DEBIAN:
-            _import_debian(recipe, inputs, log)
+            _import_debian(recipe, inputs, log, self._say)
         else:
             binaries = {name: _binary(name, self._say) for name in recipe.binaries}
             _docker_build(recipe, base, inputs, binaries, log, fresh=self._rebuild)
@@ -141,8 +141,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes, *, executable: bool) -
     tar.addfile(entry, io.BytesIO(content))
 
 
-def _import_debian(recipe: Recipe, inputs: str, log: Path) -> None:
-    _require_debootstrap()
+def _import_debian(recipe: Recipe, inputs: str, log: Path, say: Say) -> None:
+    _require_debootstrap(say)
     main, security = host.debian_mirrors()
     rootfs, overlay, archives = (_folder() / f"debian-{name}" for name in ("rootfs", "overlay", "archives"))
     _write_overlay(overlay, main, security)
@@ -170,7 +170,7 @@ def _write_overlay(overlay: Path, main: str, security: str) -> None:
         (certificates / f"host-{name}.crt").write_text(pem + "\n")
 
 
-def _require_debootstrap() -> None:
+def _require_debootstrap(say: Say) -> None:
     """The base image is made by debootstrap, which wants to be root: install it where that is ours to do."""
     elsewhere = (
         "run this as root on a Debian-like machine, or `docker load` images saved on one (docs/images.md)"
@@ -179,15 +179,9 @@ def _require_debootstrap() -> None:
         raise Problem("the air-gapped base image is made by debootstrap, which needs root", elsewhere)
     if shutil.which("debootstrap"):
         return
-    if not shutil.which("apt-get"):
+    if not debian.is_ours():
         raise Problem("the air-gapped base image is made by debootstrap, which is not here", elsewhere)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", "debootstrap"]):
-        done = subprocess.run(
-            ["apt-get", "-q", *command], capture_output=True, env=environment, text=True, check=False
-        )
-        if done.returncode:
-            raise Problem(f"installing debootstrap failed: {done.stderr.strip()}", elsewhere)
+    debian.install(["debootstrap"], say)
 
 
 def _binary(name: str, say: Say) -> Path:
@@ -236,7 +230,7 @@ def _run(
             stdout=stdout or output,
             stderr=output,
             env={**os.environ, **(environment or {})},
-            close_fds=False,  # see _lock
+            close_fds=False,  # see airgap.lock
             check=False,
         )
     if done.returncode:
@@ -253,19 +247,3 @@ def _folder() -> Path:
     folder = cache_dir() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextmanager
-def _lock(recipe: Recipe, say: Say) -> Iterator[None]:
-    """Held while an image is built, so that parallel calls build it once.
-
-    The steps inherit it: one that outlives a killed build still keeps the next build out.
-    """
-    with (_folder() / f"{recipe.name}.lock").open("w") as file:
-        os.set_inheritable(file.fileno(), True)
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            say(f"image {recipe.reference}: waiting for the process that is building it")
-            flock(file, LOCK_EX)
-        yield

@@ -10,11 +10,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
+from collections.abc import Callable
 from pathlib import Path
 
+from airgap.lock import held
 from airgap.toolchain.parts import PARTS, PULUMI, Part
 from scripts.bootstrap.paths import cache_dir
 from scripts.bootstrap.problems import Problem
@@ -40,7 +39,7 @@ def ensure(name: str, say: Say = print) -> Path:
     go = _go(part)
     target = _folder() / f"{part.name}-{_key(part, go)}"
     if not target.is_dir():
-        with _lock(part, say):
+        with held(_folder() / f"{part.name}.lock", part.name, say):
             # Another process may have built it while this one waited for the lock.
             if not target.is_dir():
                 _build(part, go, target, say)
@@ -91,7 +90,7 @@ def _compile(part: Part, output: Path, say: Say) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            close_fds=False,  # see _lock
+            close_fds=False,  # see airgap.lock
         )
         try:
             while True:
@@ -194,19 +193,3 @@ def _folder() -> Path:
     folder = cache_dir() / "toolchain"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextmanager
-def _lock(part: Part, say: Say) -> Iterator[None]:
-    """Held while a part is built, so that parallel calls build it once.
-
-    The compiler inherits it: one that outlives a killed build still keeps the next build out.
-    """
-    with (_folder() / f"{part.name}.lock").open("w") as file:
-        os.set_inheritable(file.fileno(), True)
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            say(f"{part.name}: waiting for the process that is building it")
-            flock(file, LOCK_EX)
-        yield
