@@ -9,7 +9,7 @@ import urllib.request
 
 import psycopg2
 
-from mlflow_stack_auth.serve import SECRETS
+from mlflow_stack_auth.places import SECRETS
 
 _SECONDS = 4
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 
-SECRETS = Path("/run/secrets")
+from mlflow_stack_auth.places import SECRETS
+
 _COUNTS = {
     "MLFLOW_WORKERS": 2,
     "MLFLOW_THREADS": 8,
