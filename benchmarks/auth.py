@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,9 @@ from dataclasses import dataclass
 import requests
 
 from airgap.images import ensure
-from tests.integration.mlflow_image.stack import Stack, free_port
+from benchmarks.load import drive
+from tests.conditions import free_port
+from tests.integration.mlflow_image.stack import Stack
 
 CLIENTS = (1, 8, 64)
 # The servers take turns, so that what else the machine does falls on all of them.
@@ -55,30 +55,12 @@ def measure(
     url: str, auth: tuple[str, str] | None, clients: int, seconds: float
 ) -> tuple[list[float], float]:
     """Each client asks for one experiment again and again on a connection of its own; latencies and time taken."""
-    latencies: list[float] = []
-    failures: list[int] = []
-    end = time.monotonic() + seconds
 
-    def client() -> None:
-        with requests.Session() as session:
-            session.auth = auth
-            while time.monotonic() < end:
-                began = time.monotonic()
-                answer = session.get(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=300)
-                latencies.append(time.monotonic() - began)
-                if answer.status_code != 200:
-                    failures.append(answer.status_code)
+    def ask(session: requests.Session) -> None:
+        answer = session.get(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", auth=auth, timeout=300)
+        answer.raise_for_status()
 
-    began = time.monotonic()
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    took = time.monotonic() - began
-    if failures:
-        raise SystemExit(f"{url}: {len(failures)} answers were not 200, the first was {failures[0]}.")
-    return latencies, took
+    return drive(ask, clients, seconds)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airgap.images import ensure
+from airgap.images import RECIPES, ensure
 from benchmarks.compose import Compose, dependencies, generate
-from benchmarks.report import IMAGES, a_stack, notice, pulumi_environment, table
+from benchmarks.report import a_stack, notice, table
 from scripts.bootstrap.commands import DESTROY
-from tests.deployment import SERVICES, Deployment
+from tests.deployment import SERVICES, Deployment, pulumi_environment
 from tests.integration.images.engine import docker
 
 STEPS = ("fresh", "no change", "one image changed", "destroy")
@@ -228,7 +228,7 @@ def comparison() -> Iterator[Comparison]:
             content["services"]["mlflow-server"]["image"] = changed
             other.write_text(json.dumps(content))
             # The stack takes MLflow's image as it is, too: building is no part of what is compared.
-            named = {**ensure(IMAGES, notice), _CHANGED: mlflow}
+            named = {**ensure(RECIPES, notice), _CHANGED: mlflow}
             try:
                 compose.run("up", "--detach", "--wait")
                 if differences := equal_to(ours, _inspected(stack)):

@@ -19,8 +19,9 @@ import requests
 
 from benchmarks.compose import Compose, generate, literal
 from benchmarks.deploy import tag_of
+from benchmarks.load import drive
 from benchmarks.report import a_stack, notice, table
-from benchmarks.tracking import Client, container_seconds, drive
+from benchmarks.tracking import Client, container_seconds
 from scripts.bootstrap.commands import DESTROY
 from tests.deployment import RUN_ONCE, SERVICES, Deployment
 from tests.integration.images.engine import docker

@@ -13,13 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from airgap.images import ensure
-from scripts.bootstrap import stack, tools
+from airgap.images import RECIPES, ensure
 from scripts.bootstrap.paths import ROOT
-from tests.contract.langfuse_double.stack import free_port
-from tests.deployment import Deployment
-
-IMAGES = ("python", "postgres", "minio", "mc", "redis", "clickhouse", "langfuse-web", "langfuse-worker")
+from tests.deployment import Deployment, deployment, pulumi_environment
 
 
 def notice(line: str) -> None:
@@ -64,26 +60,12 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     print(flush=True)
 
 
-def pulumi_environment() -> dict[str, str]:
-    """That in which `pulumi` works."""
-    return stack.tool_environment(tools.ensure(Path(sys.executable), notice))
-
-
 @contextmanager
 def a_stack(**settings: Any) -> Iterator[Deployment]:
     """A stack of all twelve containers on free ports, not yet deployed; nothing of it stays."""
-    images = ensure(IMAGES, notice)
-    with tempfile.TemporaryDirectory(prefix="mlops-stack-bench-") as folder:
-        made = Deployment(Path(folder) / "stack", pulumi_environment())
-        try:
-            made.configure(
-                images=images,
-                dataRetention="delete",
-                mlflowPort=free_port(),
-                langfusePort=free_port(),
-                langfuseMinioPort=free_port(),
-                **settings,
-            )
-            yield made
-        finally:
-            made.close()
+    images = ensure(RECIPES, notice)
+    with (
+        tempfile.TemporaryDirectory(prefix="mlops-stack-bench-") as folder,
+        deployment(Path(folder) / "stack", pulumi_environment(), images=images, **settings) as made,
+    ):
+        yield made

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from scripts.bootstrap import stack, tools, venv
+from scripts.bootstrap import venv
 from scripts.bootstrap.processes import say
+from tests.deployment import pulumi_environment
 
 _WHAT_RUNS = {
     "unit": "no engine: settings, declarations under Pulumi's mocks, scripts",
@@ -26,8 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def environment() -> Mapping[str, str]:
-    """That in which `pulumi` works; each deployment has a passphrase of its own."""
-    return stack.tool_environment(tools.ensure(Path(sys.executable), say))
+    """That in which `pulumi` works."""
+    return pulumi_environment()
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,17 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.bootstrap import stack, tools
 from scripts.bootstrap.paths import ROOT
+from scripts.bootstrap.processes import say
+from tests.conditions import free_port
 from tests.integration.images.engine import docker
 
 SERVICES = {
@@ -185,10 +189,18 @@ class Deployment:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def deployment(folder: Path, environment: Mapping[str, str]) -> Iterator[Deployment]:
-    """For fixtures: a deployment that is gone afterwards."""
+def pulumi_environment() -> Mapping[str, str]:
+    """That in which `pulumi` works; each deployment has a passphrase of its own."""
+    return stack.tool_environment(tools.ensure(Path(sys.executable), say))
+
+
+@contextmanager
+def deployment(folder: Path, environment: Mapping[str, str], **settings: Any) -> Iterator[Deployment]:
+    """A deployment on free ports, not yet made; nothing of it stays."""
     made = Deployment(folder, environment)
     try:
+        ports = {key: free_port() for key in ("mlflowPort", "langfusePort", "langfuseMinioPort")}
+        made.configure(dataRetention="delete", **ports, **settings)
         yield made
     finally:
         made.close()

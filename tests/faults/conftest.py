@@ -9,7 +9,6 @@ import pytest
 from airgap.images import ensure
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import find
-from tests.contract.langfuse_double.stack import free_port
 from tests.deployment import Deployment, deployment
 
 
@@ -24,8 +23,8 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 def empty(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Iterator[Deployment]:
     """MLflow's half, configured for this engine; nothing is deployed yet."""
     images = ensure(["python", "postgres", "minio", "mc"])
-    for made in deployment(tmp_path_factory.mktemp("deployment"), environment):
-        made.configure(images=images, dataRetention="delete", langfuseEnabled=False, mlflowPort=free_port())
+    folder = tmp_path_factory.mktemp("deployment")
+    with deployment(folder, environment, images=images, langfuseEnabled=False) as made:
         yield made
 
 

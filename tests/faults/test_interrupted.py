@@ -14,7 +14,7 @@ from scripts.bootstrap import leftovers
 from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
-from tests.contract.langfuse_double.stack import until
+from tests.conditions import until
 from tests.deployment import RUN_ONCE, SERVICES, Deployment
 
 # About as long as the deployment takes; chance chooses a moment of it.

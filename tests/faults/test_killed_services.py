@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 import requests
 
-from tests.contract.langfuse_double.stack import until
+from tests.conditions import until
 from tests.deployment import Deployment
 from tests.integration.images.engine import docker
 

@@ -10,7 +10,7 @@ from langfuse import Langfuse, observe
 from langfuse.api.resources.commons.errors import NotFoundError
 from langfuse.media import LangfuseMedia
 
-from tests.contract.langfuse_double.stack import until
+from tests.conditions import until
 
 
 # One client for all: the SDK has one set of threads for each public key, and shutdown ends it for good.

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 
+from tests.conditions import free_port, until
 from tests.integration.images.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine, docker
 
-T = TypeVar("T")
-PATIENCE_SECONDS = 60
 COMMANDS = {
     "web": "dumb-init -- ./web/entrypoint.sh node ./web/server.js --keepAliveTimeout 110000",
     "worker": "dumb-init -- ./worker/entrypoint.sh node worker/dist/index.js",
@@ -37,25 +33,6 @@ CLICKHOUSE_QUERY = (
 )
 REDIS_CLI = 'REDISCLI_AUTH="$(cat /run/secrets/password)" exec redis-cli "$@"'
 REDIS = "/usr/local/etc/redis/redis.conf"
-
-
-def until(condition: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """The first answer that is something; `what` never came otherwise."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if answer := condition():
-            return answer
-        assert time.monotonic() < deadline, f"never seen: {what}"
-        time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port below the ephemeral range that nobody listens on."""
-    while True:
-        port = 10000 + secrets.randbelow(22000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
 
 
 @dataclass

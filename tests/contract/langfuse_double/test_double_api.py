@@ -11,7 +11,8 @@ import uuid
 
 import requests
 
-from tests.contract.langfuse_double.stack import Stack, label, until
+from tests.conditions import until
+from tests.contract.langfuse_double.stack import Stack, label
 
 AT = "2026-03-01T12:00:00.000Z"
 

@@ -6,7 +6,8 @@ import secrets
 
 import pytest
 
-from tests.contract.langfuse_double.stack import Stack, until
+from tests.conditions import until
+from tests.contract.langfuse_double.stack import Stack
 
 
 def send(stack: Stack) -> tuple[str, int]:

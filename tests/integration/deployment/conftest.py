@@ -5,16 +5,14 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from airgap.images import ensure
-from airgap.images.recipes import DEBIAN
-from tests.contract.langfuse_double.stack import free_port
+from airgap.images.recipes import DEBIAN, RECIPES
 from tests.deployment import Deployment, deployment
 
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, str]:
     """All images that can be had without a registry: what the settings name in place of the official ones."""
-    names = ("python", "postgres", "minio", "mc", "redis", "clickhouse", "langfuse-web", "langfuse-worker")
-    return ensure(names)
+    return ensure(RECIPES)
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +26,6 @@ def empty(
     tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str], images: dict[str, str]
 ) -> Iterator[Deployment]:
     """Configured for this engine, with free ports and without Langfuse; nothing is deployed yet."""
-    for made in deployment(tmp_path_factory.mktemp("deployment"), environment):
-        made.configure(
-            images=images,
-            dataRetention="delete",
-            langfuseEnabled=False,
-            mlflowPort=free_port(),
-            langfusePort=free_port(),
-            langfuseMinioPort=free_port(),
-        )
+    folder = tmp_path_factory.mktemp("deployment")
+    with deployment(folder, environment, images=images, langfuseEnabled=False) as made:
         yield made

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.contract.langfuse_double.stack import free_port
+from tests.conditions import free_port
 from tests.deployment import Deployment
 from tests.integration.images.engine import Container, Engine, docker
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.langfuse_double.stack import free_port
+from tests.conditions import free_port
 from tests.deployment import Deployment
 from tests.integration.images.engine import docker
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from scripts.bootstrap.paths import ROOT
-from tests.contract.langfuse_double.stack import free_port, until
+from tests.conditions import free_port, until
 from tests.deployment import RUN_ONCE, SERVICES, Deployment, Done, run_client
 from tests.integration.images.engine import docker
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bootstrap import stack, tools
+from scripts.bootstrap.paths import ROOT
 from scripts.bootstrap.processes import say
 from tests.integration.mlflow_auth.servers import Server
 
-_ROOT = Path(__file__).parents[3]
 _PROGRAM = """
 import json
 import os
@@ -101,7 +101,7 @@ class Project:
             **environment,
             "VIRTUAL_ENV": sys.prefix,
             "PATH": os.pathsep.join(path),
-            "PYTHONPATH": str(_ROOT),
+            "PYTHONPATH": str(ROOT),
             "PULUMI_BACKEND_URL": (folder / "state").as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
             "T_URL": server.url,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import requests
 
+from tests.conditions import free_port
+
 CONTEXT = Path(__file__).parents[3] / "images" / "mlflow"
 TTL = 2
-_PORTS = range(10000, 32000)
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -34,15 +34,6 @@ def build(version: str, base: str) -> str:
     arguments = ("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"MLFLOW_VERSION={version}")
     docker("build", "--quiet", *arguments, "--tag", tag, str(CONTEXT))
     return tag
-
-
-def free_port() -> int:
-    """A port below the ephemeral range that nobody listens on."""
-    while True:
-        port = secrets.choice(_PORTS)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
 
 
 class Stack:

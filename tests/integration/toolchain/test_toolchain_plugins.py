@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from airgap import images, toolchain
+from tests.conditions import free_port
 
 PROGRAM = """
 import os
@@ -178,25 +178,14 @@ def leftovers(prefix: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, free_port: int) -> Iterator[Stack]:
-    stack = Stack(tmp_path, free_port)
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path, free_port())
     yield stack
     for kind, ids in leftovers(stack.prefix).items():
         if ids:
             docker(kind, "rm", *(["--force"] if kind != "network" else []), *ids)
     if docker("image", "ls", "--quiet", f"{stack.prefix}image:1"):
         docker("image", "rm", f"{stack.prefix}image:1")
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port below the ephemeral range on which nobody listens."""
-    for _ in range(100):
-        port = 10000 + secrets.randbelow(22000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise AssertionError("no free port found")
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="the toolchain is built with Go, which is not here")
