@@ -86,6 +86,8 @@ class LangfuseStack(pulumi.ComponentResource):
     ) -> None:
         super().__init__(f"{TYPE}:LangfuseStack", name, {}, opts)
         self.settings = settings = args.settings
+        # First: secrets and volumes are made while the provider waits for the network.
+        network = site.network("langfuse", self, internal=True) if settings.enabled else None
         self.secrets = LangfuseSecrets(site.secrets(self), settings)
         stores = {
             "langfuse-postgres": settings.database_url,
@@ -98,12 +100,11 @@ class LangfuseStack(pulumi.ComponentResource):
         }
         self.containers: dict[str, docker.Container] = {}
         self.url = settings.public_url or f"http://{site.host}:{settings.port}"
-        if settings.enabled:
-            self._run(site)
+        if network:
+            self._run(site, network)
         self.register_outputs({"url": self.url})
 
-    def _run(self, site: Site) -> None:
-        network = site.network("langfuse", self, internal=True)
+    def _run(self, site: Site, network: docker.Network) -> None:
         s3 = self._object_store(site, network)
         both = (
             self._application()

@@ -74,6 +74,8 @@ class MlflowStack(pulumi.ComponentResource):
     def __init__(self, name: str, site: Site, args: MlflowArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__(f"{TYPE}:MlflowStack", name, {}, opts)
         self.settings = settings = args.settings
+        # First: secrets and volumes are made while the provider waits for the network.
+        network = site.network("mlflow", self, internal=True) if settings.enabled else None
         self.secrets = MlflowSecrets(site.secrets(self), settings)
         stores = {
             "mlflow-postgres": settings.database_url,
@@ -87,13 +89,12 @@ class MlflowStack(pulumi.ComponentResource):
         local = f"http://{site.host}:{settings.port}"
         self.url = settings.public_url or local
         self.bootstrap_url = settings.bootstrap_url or local.replace("//localhost:", "//127.0.0.1:")
-        if settings.enabled:
-            self._run(site)
+        if network:
+            self._run(site, network)
         self.register_outputs({"url": self.url})
 
-    def _run(self, site: Site) -> None:
+    def _run(self, site: Site, network: docker.Network) -> None:
         settings, secrets = self.settings, self.secrets
-        network = site.network("mlflow", self, internal=True)
         database_url = self._database(
             site,
             "mlflow-postgres",

@@ -27,11 +27,12 @@ _LENGTH = 32
 class Secrets:
     """Makes secrets below a parent. Each is generated even where a setting overrides it: removing the setting brings it back.
 
-    `keep` protects them like the volumes that they unlock: what is kept must stay readable.
+    `keep` protects them like the volumes that they unlock: what is kept must stay readable. `after` lets others go first.
     """
 
     parent: pulumi.Resource
     keep: bool
+    after: pulumi.Input[list[pulumi.Resource]]
 
     def password(self, name: str, override: str = "", length: int = _LENGTH) -> pulumi.Output[str]:
         """Letters and digits, which every consumer and every URL takes."""
@@ -55,7 +56,7 @@ class Secrets:
         return self._choose(override, lambda: generated.result.apply(_digest))
 
     def _opts(self) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self.parent, protect=self.keep)
+        return pulumi.ResourceOptions(parent=self.parent, protect=self.keep, depends_on=self.after)
 
     @staticmethod
     def _choose(override: str, generated: Callable[[], pulumi.Output[str]]) -> pulumi.Output[str]:

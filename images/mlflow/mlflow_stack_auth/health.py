@@ -1,20 +1,30 @@
-"""The container's health: the server answers, and so do both of its databases."""
+"""The container's health: the server answers, and so do both of its databases.
+
+While the server starts it is asked often, on a machine that is busy enough: nothing is imported before it is needed.
+"""
 
 from __future__ import annotations
 
-import configparser
 import os
 import sys
-import urllib.request
-
-import psycopg2
+from http.client import HTTPConnection
 
 from mlflow_stack_auth.places import SECRETS
 
 _SECONDS = 4
 
 
+def _server_answers() -> None:
+    connection = HTTPConnection("127.0.0.1", 5000, timeout=_SECONDS)
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise ConnectionError(f"HTTP {answer.status}")
+
+
 def _database_answers(uri: str) -> None:
+    import psycopg2
+
     scheme, _, rest = uri.partition("://")
     if scheme.partition("+")[0] not in ("postgresql", "postgres"):
         return
@@ -32,6 +42,8 @@ def _tracking_uri() -> str:
 
 
 def _auth_uri() -> str:
+    import configparser
+
     config = configparser.ConfigParser()
     config.read(os.environ["MLFLOW_AUTH_CONFIG_PATH"])
     return config["mlflow"]["database_uri"]
@@ -40,7 +52,7 @@ def _auth_uri() -> str:
 def main() -> int:
     """0 if all answer."""
     for name, check in {
-        "server": lambda: urllib.request.urlopen("http://127.0.0.1:5000/health", timeout=_SECONDS).close(),
+        "server": _server_answers,
         "tracking database": lambda: _database_answers(_tracking_uri()),
         "auth database": lambda: _database_answers(_auth_uri()),
     }.items():
