@@ -1,27 +1,39 @@
-"""What must be free on the machine before anything is changed: names and ports."""
+"""What is looked at on the machine before anything is changed: names and ports that must be free, data that must stay readable."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.images import reference, version_of
 from components.problems import Problem, ProblemsError
 from components.settings import PROJECT, Settings, published_ports
 
 _SECONDS = 20
+# They change their databases for a new release, and an older one cannot read them any more.
+_ONLY_UPWARDS = {
+    "mlflow-server": ("mlflow", "mlflowVersion"),
+    "langfuse-web": ("langfuse-web", "langfuseVersion"),
+}
+_POSTGRES = {"mlflow-postgres", "mlflow-postgres-auth", "langfuse-postgres"}
 
 
 def check(settings: Settings, stack: str) -> None:
-    """Raise ProblemsError where another stack owns a name, or something else a port.
+    """Raise ProblemsError where another stack owns a name, something else a port, or a release could not read the data.
 
     It asks the `docker` command; where that is missing, or the engine is another machine, the engine's own error has to do.
     """
     containers = _containers()
-    problems = [*_names(settings, stack, containers), *_ports(settings, stack, containers)]
+    problems = [
+        *_names(settings, stack, containers),
+        *_ports(settings, stack, containers),
+        *_unreadable(settings, stack, containers),
+    ]
     if problems:
         raise ProblemsError("The stack does not fit on this machine; nothing has been changed:", problems)
 
@@ -98,6 +110,53 @@ def _ports(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) 
             what,
             f"stop that, or choose another port: pulumi config set {key} {port + 10000}",
         )
+
+
+def _unreadable(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) -> Iterator[Problem]:
+    """By the versions that this stack's containers were made with."""
+    made_with = {
+        labels.get(f"{PROJECT}.service", ""): labels.get(f"{PROJECT}.version", "")
+        for labels in ((container["Config"].get("Labels") or {}) for container in containers)
+        if labels.get(f"{PROJECT}.stack") == stack
+    }
+    kept = set(made_with) & set(_services(settings))
+    for service, (image, key) in _ONLY_UPWARDS.items():
+        if service not in kept:
+            continue
+        before, after = _release(made_with[service]), _release(_declared(image, settings))
+        if before and after and after[:2] < before[:2]:
+            yield Problem(
+                f"{PROJECT}:{key}",
+                f"{_text(after)} cannot read the databases of {service}, which runs {_text(before)}",
+                f"stay with {_text(before)}; docs/operations.md tells how to go back with a backup",
+            )
+    after = _release(_declared("postgres", settings))
+    if others := [
+        service
+        for service in sorted(kept & _POSTGRES)
+        if after and (before := _release(made_with[service])) and before[0] != after[0]
+    ]:
+        yield Problem(
+            f"{PROJECT}:images",
+            f"Postgres {after[0]} cannot read the data of {', '.join(others)}, made by another major version",
+            "keep Postgres' major version, or dump the databases first: docs/operations.md",
+        )
+
+
+def _declared(image: str, settings: Settings) -> str:
+    if image == "mlflow" and image not in settings.general.images:
+        return settings.mlflow.version
+    return reference(image, settings)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Of a version or an image's reference; empty where that does not tell it, as a digest."""
+    found = re.match(r"\d+(\.\d+)*", version_of(version))
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def _text(release: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in release)
 
 
 def _published(container: Mapping[str, Any]) -> Iterator[int]:
