@@ -21,7 +21,20 @@ _WHAT_RUNS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=2, help="how often `pulumi up` is killed in the middle")
+    parser.addoption("--thorough", action="store_true", help="also the tests that take minutes each")
     parser.addoption("--seed", type=int, default=20261126, help="what chance decides is the same for a seed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "thorough: takes minutes; `make test-faults` runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--thorough"):
+        return
+    thorough = [item for item in items if item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=thorough)
+    items[:] = [item for item in items if item not in thorough]
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ def test_faults(call: Call) -> int:
     """Kill and take away parts, often: make test-faults ARGS="--kills 20 --seed 7\""""
     python = venv.ensure(say, develop=True)
     engine.ensure(say)
-    return _pytest(pulumi_tools.ensure(python, say), ["tests/faults", "-s", "--kills", "20", *call.arguments])
+    return _pytest(pulumi_tools.ensure(python, say), ["tests/faults", "-s", "--thorough", "--kills", "20", *call.arguments])
 
 
 def _pytest(tools: Tools, arguments: Sequence[str]) -> int:
