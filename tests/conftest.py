@@ -21,6 +21,7 @@ _WHAT_RUNS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=2, help="how often `pulumi up` is killed in the middle")
+    parser.addoption("--away", type=float, default=5, help="for how many seconds a store is away")
     parser.addoption("--thorough", action="store_true", help="also the tests that take minutes each")
     parser.addoption("--seed", type=int, default=20261126, help="what chance decides is the same for a seed")
 

@@ -230,7 +230,8 @@ def test_faults(call: Call) -> int:
     """Kill and take away parts, often: make test-faults ARGS="--kills 20 --seed 7\""""
     python = venv.ensure(say, develop=True)
     engine.ensure(say)
-    return _pytest(pulumi_tools.ensure(python, say), ["tests/faults", "-s", "--thorough", "--kills", "20", *call.arguments])
+    often = ("--thorough", "--kills", "20", "--away", "120")
+    return _pytest(pulumi_tools.ensure(python, say), ["tests/faults", "-s", *often, *call.arguments])
 
 
 def _pytest(tools: Tools, arguments: Sequence[str]) -> int:

@@ -1,136 +1,132 @@
-"""The main process of a service dies while clients write: it comes back by itself, and what was acknowledged is there."""
+"""A service dies, or a store is away, while clients write: it comes back by itself, and what was acknowledged is there."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 import pytest
-import requests
 
+from airgap.images import RECIPES, ensure
 from tests.conditions import until
-from tests.deployment import Deployment
+from tests.deployment import RUN_ONCE, SERVICES, Deployment, deployment
+from tests.faults.writers import MlflowWriter, TraceWriter, Writer, writing
 from tests.integration.images.engine import docker
 
 _AT_LEAST = 20
-
-
-@dataclass
-class Writer:
-    """Writes metrics and artifacts, one after another, and remembers which were acknowledged."""
-
-    url: str
-    auth: tuple[str, str]
-    run: dict[str, str] = field(default_factory=dict)
-    metrics: list[int] = field(default_factory=list)
-    artifacts: list[str] = field(default_factory=list)
-    refused: int = 0
-
-    def call(self, method: str, path: str, **more: object) -> requests.Response:
-        return requests.request(method, f"{self.url}/api/2.0/{path}", auth=self.auth, timeout=30, **more)  # type: ignore[arg-type]
-
-    def begin(self) -> None:
-        made = self.call("POST", "mlflow/runs/create", json={"experiment_id": "0", "start_time": 1})
-        made.raise_for_status()
-        self.run = made.json()["run"]["info"]
-
-    def write(self, step: int) -> None:
-        """One metric and one artifact."""
-        body = {"run_id": self.run["run_id"], "key": "m", "value": step, "timestamp": step, "step": step}
-        name = f"0/{self.run['run_id']}/artifacts/{step}.txt"
-        try:
-            if self.call("POST", "mlflow/runs/log-metric", json=body).ok:
-                self.metrics.append(step)
-            else:
-                self.refused += 1
-            if self.call("PUT", f"mlflow-artifacts/artifacts/{name}", data=f"{step}".encode()).ok:
-                self.artifacts.append(name)
-            else:
-                self.refused += 1
-        except requests.RequestException:
-            self.refused += 1
-
-    def lost(self) -> list[object]:
-        """What was acknowledged and is not there."""
-        query = {"run_id": self.run["run_id"], "metric_key": "m", "max_results": 20000}
-        kept = self.call("GET", "mlflow/metrics/get-history", params=query).json()["metrics"]
-        steps = {int(metric.get("step", 0)) for metric in kept}
-        gone: list[object] = [step for step in self.metrics if step not in steps]
-        return gone + [
-            name for name in self.artifacts if not self.call("GET", f"mlflow-artifacts/artifacts/{name}").ok
-        ]
-
-
-@contextmanager
-def _writing(writer: Writer) -> Iterator[None]:
-    over = threading.Event()
-
-    def go_on() -> None:
-        step = 1
-        while not over.is_set():
-            writer.write(step)
-            step += 1
-
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+_RUNNING = {product: sorted(set(names) - set(RUN_ONCE)) for product, names in SERVICES.items()}
+_STORES = {
+    product: [name for name in names if name not in ("mlflow-server", "langfuse-web", "langfuse-worker")]
+    for product, names in _RUNNING.items()
+}
+_ALL_STORES = [*_STORES["mlflow"], *_STORES["langfuse"]]
 
 
 @pytest.fixture(scope="module")
-def up(empty: Deployment) -> Deployment:
-    empty.up().ok()
-    return empty
+def up(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Iterator[Deployment]:
+    """Both products; in Langfuse's place its contract double."""
+    with deployment(tmp_path_factory.mktemp("deployment"), environment, images=ensure(RECIPES)) as made:
+        made.up().ok()
+        yield made
 
 
-@pytest.mark.parametrize(
-    "service", ["mlflow-server", "mlflow-postgres", "mlflow-postgres-auth", "mlflow-minio"]
-)
-def test_nothing_acknowledged_is_lost_when_it_dies(up: Deployment, service: str) -> None:
-    outputs = up.outputs()
-    writer = Writer(outputs["mlflowUrl"], ("admin", outputs["mlflowAdminPassword"]))
-    writer.begin()
-    with _writing(writer):
-        until(lambda: len(writer.artifacts) >= _AT_LEAST, "writes before")
-        restarts = up.inspect(service)["RestartCount"]
-        os.kill(up.inspect(service)["State"]["Pid"], signal.SIGKILL)
+def _writer(stack: Deployment, service: str) -> Writer:
+    if service.startswith("langfuse-"):
+        return TraceWriter.of(stack)
+    # One kind, where only one of them needs the store.
+    kinds = {"mlflow-postgres": ("metric",), "mlflow-minio": ("artifact",)}
+    return MlflowWriter.of(stack, *kinds.get(service, ()))
+
+
+def _healthy(stack: Deployment, service: str) -> bool:
+    return stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
+
+
+def _all_healthy(stack: Deployment) -> bool:
+    return all(_healthy(stack, service) for names in _RUNNING.values() for service in names)
+
+
+def _killed(stack: Deployment, service: str) -> None:
+    writer = _writer(stack, service)
+    with writing(writer):
+        until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
+        restarts = stack.inspect(service)["RestartCount"]
+        os.kill(stack.inspect(service)["State"]["Pid"], signal.SIGKILL)
         died = time.monotonic()
-        until(lambda: up.inspect(service)["RestartCount"] > restarts, "the restart")
-        before = len(writer.artifacts)
-        until(lambda: len(writer.artifacts) >= before + _AT_LEAST, "writes after", seconds=120)
+        until(lambda: stack.inspect(service)["RestartCount"] > restarts, "the restart")
+        before = len(writer.acknowledged)
+        until(lambda: len(writer.acknowledged) >= before + _AT_LEAST, "writes after", seconds=120)
         back = time.monotonic() - died
-        until(lambda: up.inspect(service)["State"]["Health"]["Status"] == "healthy", "healthy again", 120)
+        until(lambda: _healthy(stack, service), "healthy again", seconds=120)
+        healthy = time.monotonic() - died
     print(
-        f"{service}: {_AT_LEAST} writes again {back:.1f} s after the kill; "
-        f"{len(writer.metrics)} metrics and {len(writer.artifacts)} artifacts acknowledged, {writer.refused} refused"
+        f"{service} killed: {_AT_LEAST} writes after {back:.1f} s, healthy after {healthy:.1f} s; {writer.summary()}"
     )
     assert writer.lost() == []
+    until(lambda: _all_healthy(stack), "all healthy", seconds=120)
 
 
-def test_a_store_that_is_away_refuses_and_then_takes_again(up: Deployment) -> None:
-    outputs = up.outputs()
-    writer = Writer(outputs["mlflowUrl"], ("admin", outputs["mlflowAdminPassword"]))
-    writer.begin()
-    for service, acknowledged in (("mlflow-postgres", writer.metrics), ("mlflow-minio", writer.artifacts)):
-        docker("stop", up.container(service))
+def test_nothing_acknowledged_is_lost_when_mlflows_server_dies(up: Deployment) -> None:
+    _killed(up, "mlflow-server")
+
+
+def test_nothing_acknowledged_is_lost_when_any_service_dies(up: Deployment, chance: random.Random) -> None:
+    _killed(up, chance.choice([*_RUNNING["mlflow"], *_RUNNING["langfuse"]]))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("service", [*_RUNNING["mlflow"], *_RUNNING["langfuse"]])
+def test_nothing_acknowledged_is_lost_when_it_dies(up: Deployment, service: str) -> None:
+    _killed(up, service)
+
+
+def _away(stack: Deployment, service: str, seconds: float) -> None:
+    writer = _writer(stack, service)
+    with writing(writer):
+        until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
+        docker("stop", stack.container(service))
         try:
-            before = len(acknowledged)
-            writer.write(before + 1000)
-            assert len(acknowledged) == before, f"written without {service}"
+            before, refused = len(writer.acknowledged), writer.refused
+            time.sleep(seconds)  # not a condition: the store is away for as long as was asked for
+            meanwhile = f"{len(writer.acknowledged) - before} acknowledged and {writer.refused - refused} refused meanwhile"
         finally:
-            docker("start", up.container(service))
-
-        def takes_again(before: int = before, acknowledged: list[int] | list[str] = acknowledged) -> bool:
-            writer.write(before + 2000)
-            return len(acknowledged) > before
-
-        until(takes_again, f"a write after {service} is back", seconds=120)
+            docker("start", stack.container(service))
+        back = time.monotonic()
+        after = len(writer.acknowledged)
+        until(lambda: len(writer.acknowledged) >= after + _AT_LEAST, "writes after", seconds=120)
+        took = time.monotonic() - back
+    print(
+        f"{service} away for {seconds:.0f} s: {meanwhile}; {_AT_LEAST} writes {took:.1f} s after its start; {writer.summary()}"
+    )
     assert writer.lost() == []
+    assert writer.slowest < 55, "a client was left without an answer"
+    until(lambda: _all_healthy(stack), "all healthy", seconds=120)
+
+
+def test_nothing_acknowledged_is_lost_while_any_store_is_away(
+    up: Deployment, chance: random.Random, request: pytest.FixtureRequest
+) -> None:
+    _away(up, chance.choice(_ALL_STORES), request.config.getoption("--away"))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("service", _ALL_STORES)
+def test_nothing_acknowledged_is_lost_while_it_is_away(
+    up: Deployment, service: str, request: pytest.FixtureRequest
+) -> None:
+    _away(up, service, request.config.getoption("--away"))
+
+
+@pytest.mark.parametrize(("service", "kind"), [("mlflow-postgres", "metric"), ("mlflow-minio", "artifact")])
+def test_what_a_store_that_is_away_should_keep_is_refused(up: Deployment, service: str, kind: str) -> None:
+    writer = MlflowWriter.of(up, kind)
+    docker("stop", up.container(service))
+    try:
+        writer.write(1)
+        assert writer.acknowledged == []
+    finally:
+        docker("start", up.container(service))
+    until(lambda: _all_healthy(up), "all healthy", seconds=120)

@@ -1,0 +1,158 @@
+"""Clients that write steadily, and know afterwards what was acknowledged to them and is not there."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import requests
+
+from tests.conditions import until
+from tests.deployment import Deployment
+
+# Longer than any answer may take: who waits longer than this was not answered.
+_TIMEOUT_SECONDS = 60
+_PAUSE_SECONDS = 0.05
+
+
+@dataclass
+class Writer(ABC):
+    """`acknowledged`: what a client may rely on. `slowest`: seconds of the longest answer, refusals included."""
+
+    url: str
+    auth: tuple[str, str]
+    acknowledged: list[str] = field(default_factory=list)
+    refused: int = 0
+    slowest: float = 0.0
+
+    @abstractmethod
+    def write(self, number: int) -> None:
+        """Write something, and note what came of it."""
+
+    @abstractmethod
+    def lost(self) -> Sequence[str]:
+        """What was acknowledged and is not there."""
+
+    def call(self, method: str, path: str, **more: object) -> requests.Response:
+        return requests.request(
+            method,
+            f"{self.url}/{path}",
+            auth=self.auth,
+            timeout=_TIMEOUT_SECONDS,
+            **more,  # type: ignore[arg-type]
+        )
+
+    def note(self, name: str, method: str, path: str, **more: object) -> None:
+        """Send, and remember under the name whether it was acknowledged."""
+        began = time.monotonic()
+        try:
+            done = self.call(method, path, **more).ok
+        except requests.RequestException:
+            done = False
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        if done:
+            self.acknowledged.append(name)
+        else:
+            self.refused += 1
+
+    def summary(self) -> str:
+        return f"{len(self.acknowledged)} acknowledged, {self.refused} refused, slowest answer {self.slowest:.1f} s"
+
+
+@dataclass
+class MlflowWriter(Writer):
+    """Metrics and artifacts of one run."""
+
+    run: str = ""
+    kinds: Sequence[str] = ("metric", "artifact")
+
+    @classmethod
+    def of(cls, stack: Deployment, *kinds: str) -> MlflowWriter:
+        """With a run of its own."""
+        outputs = stack.outputs()
+        writer = cls(outputs["mlflowUrl"], (outputs["mlflowAdminUsername"], outputs["mlflowAdminPassword"]))
+        writer.kinds = kinds or writer.kinds
+        made = writer.call("POST", "api/2.0/mlflow/runs/create", json={"experiment_id": "0", "start_time": 1})
+        made.raise_for_status()
+        writer.run = made.json()["run"]["info"]["run_id"]
+        return writer
+
+    def write(self, number: int) -> None:
+        if "metric" in self.kinds:
+            body = {"run_id": self.run, "key": "m", "value": number, "timestamp": number, "step": number}
+            self.note(f"metric {number}", "POST", "api/2.0/mlflow/runs/log-metric", json=body)
+        if "artifact" in self.kinds:
+            self.note(f"artifact {number}", "PUT", self._artifact(number), data=f"{number}".encode())
+
+    def lost(self) -> list[str]:
+        query = {"run_id": self.run, "metric_key": "m", "max_results": 20000}
+        history = self.call("GET", "api/2.0/mlflow/metrics/get-history", params=query)
+        kept = {f"metric {metric.get('step', 0)}" for metric in history.json().get("metrics", ())}
+        kept |= {
+            name
+            for name in self.acknowledged
+            if name.startswith("artifact ")
+            and self.call("GET", self._artifact(int(name.split()[1]))).text == name.split()[1]
+        }
+        return [name for name in self.acknowledged if name not in kept]
+
+    def _artifact(self, number: int) -> str:
+        return f"api/2.0/mlflow-artifacts/artifacts/0/{self.run}/artifacts/{number}.txt"
+
+
+@dataclass
+class TraceWriter(Writer):
+    """Traces of one span each, to Langfuse."""
+
+    @classmethod
+    def of(cls, stack: Deployment) -> TraceWriter:
+        outputs = stack.outputs()
+        return cls(outputs["langfuseUrl"], (outputs["langfusePublicKey"], outputs["langfuseSecretKey"]))
+
+    def write(self, number: int) -> None:
+        trace = secrets.token_hex(16)
+        start = str(time.time_ns())
+        span = {
+            "traceId": trace,
+            "spanId": secrets.token_hex(8),
+            "name": f"{number}",
+            "startTimeUnixNano": start,
+        }
+        batch = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+        self.note(trace, "POST", "api/public/otel/v1/traces", json=batch)
+
+    def lost(self) -> list[str]:
+        missing = list(self.acknowledged)
+
+        def all_there() -> bool:
+            missing[:] = [trace for trace in missing if not self.call("GET", f"api/public/traces/{trace}").ok]
+            return not missing
+
+        with suppress(AssertionError):
+            until(all_there, "every acknowledged trace", seconds=120)
+        return missing
+
+
+@contextmanager
+def writing(writer: Writer) -> Iterator[None]:
+    """Meanwhile the writer writes, one thing after another."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        number = 1
+        while not over.wait(_PAUSE_SECONDS):
+            writer.write(number)
+            number += 1
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
