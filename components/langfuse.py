@@ -88,7 +88,8 @@ class LangfuseStack(pulumi.ComponentResource):
         self.settings = settings = args.settings
         # First: secrets and volumes are made while the provider waits for the network.
         network = site.network("langfuse", self, internal=True) if settings.enabled else None
-        self.secrets = LangfuseSecrets(site.secrets(self), settings)
+        secrets = site.secrets(self)
+        self.secrets = LangfuseSecrets(secrets, settings)
         stores = {
             "langfuse-postgres": settings.database_url,
             "langfuse-clickhouse": settings.clickhouse_url,
@@ -96,7 +97,9 @@ class LangfuseStack(pulumi.ComponentResource):
             "langfuse-minio": settings.s3_endpoint,
         }
         self.volumes: Mapping[str, docker.Volume] = {
-            store: site.volume(f"{store}-data", self) for store, managed in stores.items() if not managed
+            store: site.volume(f"{store}-data", self, secrets)
+            for store, managed in stores.items()
+            if not managed
         }
         self.containers: dict[str, docker.Container] = {}
         self.url = settings.public_url or f"http://{site.host}:{settings.port}"

@@ -76,14 +76,17 @@ class MlflowStack(pulumi.ComponentResource):
         self.settings = settings = args.settings
         # First: secrets and volumes are made while the provider waits for the network.
         network = site.network("mlflow", self, internal=True) if settings.enabled else None
-        self.secrets = MlflowSecrets(site.secrets(self), settings)
+        secrets = site.secrets(self)
+        self.secrets = MlflowSecrets(secrets, settings)
         stores = {
             "mlflow-postgres": settings.database_url,
             "mlflow-postgres-auth": settings.auth_database_url,
             "mlflow-minio": settings.s3_endpoint,
         }
         self.volumes: Mapping[str, docker.Volume] = {
-            store: site.volume(f"{store}-data", self) for store, managed in stores.items() if not managed
+            store: site.volume(f"{store}-data", self, secrets)
+            for store, managed in stores.items()
+            if not managed
         }
         self.containers: dict[str, docker.Container] = {}
         local = f"http://{site.host}:{settings.port}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_random as random
@@ -28,35 +28,40 @@ class Secrets:
     """Makes secrets below a parent. Each is generated even where a setting overrides it: removing the setting brings it back.
 
     `keep` protects them like the volumes that they unlock: what is kept must stay readable. `after` lets others go first.
+    `made`: what volumes depend on, so that a `destroy` that is cut short never leaves data without its secrets.
     """
 
     parent: pulumi.Resource
     keep: bool
     after: pulumi.Input[list[pulumi.Resource]]
+    made: list[pulumi.Resource] = field(default_factory=list)
 
     def password(self, name: str, override: str = "", length: int = _LENGTH) -> pulumi.Output[str]:
         """Letters and digits, which every consumer and every URL takes."""
-        generated = random.RandomPassword(name, length=length, special=False, opts=self._opts())
+        generated = self._generated(name, length=length)
         return self._choose(override, lambda: generated.result)
 
     def api_key(self, name: str, kind: str, override: str = "") -> pulumi.Output[str]:
         """A Langfuse API key, pk-lf-... or sk-lf-..."""
-        generated = random.RandomPassword(name, length=_LENGTH, special=False, opts=self._opts())
+        generated = self._generated(name, length=_LENGTH)
         return self._choose(override, lambda: generated.result.apply(lambda text: f"{kind}-lf-{text}"))
 
     def base64(self, name: str, override: str = "") -> pulumi.Output[str]:
         """32 bytes in base64."""
         # Not RandomBytes: its id is its value, and ids are in the state in plain text.
-        generated = random.RandomPassword(name, length=_LENGTH, special=False, opts=self._opts())
+        generated = self._generated(name, length=_LENGTH)
         return self._choose(override, lambda: generated.result.apply(_base64))
 
     def hex(self, name: str, override: str = "") -> pulumi.Output[str]:
         """32 bytes as 64 hexadecimal digits."""
-        generated = random.RandomPassword(name, length=2 * _LENGTH, special=False, opts=self._opts())
+        generated = self._generated(name, length=2 * _LENGTH)
         return self._choose(override, lambda: generated.result.apply(_digest))
 
-    def _opts(self) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self.parent, protect=self.keep, depends_on=self.after)
+    def _generated(self, name: str, *, length: int) -> random.RandomPassword:
+        opts = pulumi.ResourceOptions(parent=self.parent, protect=self.keep, depends_on=self.after)
+        made = random.RandomPassword(name, length=length, special=False, opts=opts)
+        self.made.append(made)
+        return made
 
     @staticmethod
     def _choose(override: str, generated: Callable[[], pulumi.Output[str]]) -> pulumi.Output[str]:

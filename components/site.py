@@ -80,8 +80,8 @@ class Site(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
         )
 
-    def volume(self, name: str, parent: pulumi.Resource) -> docker.Volume:
-        """Data that outlives its container, and by the retention setting the stack."""
+    def volume(self, name: str, parent: pulumi.Resource, secrets: Secrets) -> docker.Volume:
+        """Data that outlives its container, and by the retention setting the stack. It goes before the secrets that unlock it."""
         return docker.Volume(
             f"volume-{name}",
             name=self.full_name(name),
@@ -91,6 +91,7 @@ class Site(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=parent,
                 protect=self.keep_data,
+                depends_on=secrets.made,
                 delete_before_replace=True,
                 # A label is not worth the loss of the data that its replacement would be.
                 ignore_changes=["labels"],

@@ -135,7 +135,7 @@ def destroy(call: Call) -> int:
     delete_data = call.take(DELETE_DATA)
     engine.ensure(say)
     found = _stack(call)
-    leftovers.clear(found, say)
+    leftovers.clear(found, say, removing=True)
     if delete_data:
         code = _pulumi(found, "state", "unprotect", "--all", "--yes")
         return code or _pulumi(found, *DESTROY, "--suppress-outputs", *call.arguments)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from scripts.bootstrap.stack import PROJECT, Stack, state_folder
 STACK_LABEL, ID_LABEL, SERVICE_LABEL = (f"{PROJECT}.{key}" for key in ("stack", "id", "service"))
 _IDENTITY = "random:index/randomId:RandomId"
 _CONTAINER = "docker:index/container:Container"
+_VOLUME = "docker:index/volume:Volume"
 _ASK_SECONDS = 60
 
 
@@ -34,14 +37,19 @@ class Found:
     health: str
 
 
-def clear(stack: Stack, say: Say) -> None:
-    """Put right what can be put right without losing anything; refuse where the state does not fit the engine."""
+def clear(stack: Stack, say: Say, *, removing: bool = False) -> None:
+    """Put right what can be put right without losing anything; refuse where the state does not fit the engine.
+
+    `removing`: the stack is about to go, so data that is gone already is no reason to refuse.
+    """
     _clear_lock(stack, say)
     state = stack.export()
     resources: list[Mapping[str, Any]] = state.get("resources") or []
     identity = next((_identity_of(item) for item in resources if _is_identity(item)), "")
     _refuse_foreign(stack, identity)
-    if state.get("pending_operations"):
+    forgotten = _forget_volumes(stack, state, say, removing=removing)
+    interrupted = bool(state.get("pending_operations"))
+    if interrupted:
         say("Leftovers: an operation was cut short; refreshing the state")
         code = foreground(
             stack.command(
@@ -55,6 +63,7 @@ def clear(stack: Stack, say: Say) -> None:
                 f"`pulumi refresh` ended with {code}, see above",
                 f"put right what it says, and {stack.make('up')}",
             )
+    if forgotten or interrupted:
         resources = stack.export().get("resources") or []
     known = {str(item.get("id", "")) for item in resources}
     _remove_containers(stack, identity, known, say)
@@ -120,6 +129,39 @@ def _refuse_foreign(stack: Stack, identity: str) -> None:
         )
 
 
+def _forget_volumes(stack: Stack, state: Mapping[str, Any], say: Say, *, removing: bool) -> bool:
+    """Docker's provider fails at a volume that is gone. It may be gone: an interrupted `destroy` removed it."""
+    declared = {
+        str(item.get("urn", "")): item["id"]
+        for item in state.get("resources") or []
+        if item.get("type") == _VOLUME
+    }
+    existing = set(_docker("volume", "ls", "--format", "{{.Name}}").split()) if declared else set()
+    gone = {urn: name for urn, name in declared.items() if name not in existing}
+    deleting = {
+        operation["resource"]["urn"]
+        for operation in state.get("pending_operations") or []
+        if operation.get("type") == "deleting"
+    }
+    if lost := sorted(name for urn, name in gone.items() if urn not in deleting and not removing):
+        raise Problem(
+            f"volumes with the stack's data are gone from this engine: {', '.join(lost)}",
+            "is it the right engine (docker context ls)? If somebody removed them, this makes empty ones, into which a backup can be "
+            f"restored:\n    {' && '.join(f'docker volume create {name}' for name in lost)}",
+        )
+    for urn, name in gone.items():
+        say(f"Leftovers: forgetting {name}, which is gone")
+        # With what stands on it: containers without their data, which are removed as unknown ones.
+        answer = ask(
+            stack.command("state", "delete", urn, "--force", "--target-dependents", "--yes"),
+            environment=stack.environment,
+            cwd=stack.root,
+        )
+        if answer.code:
+            raise Problem(f"`pulumi state delete` failed: {answer.reason}", f"{stack.make('up')} tries again")
+    return bool(gone)
+
+
 def _remove_containers(stack: Stack, identity: str, known: Iterable[str], say: Say) -> None:
     for item in containers(stack):
         if item.identity != identity:
@@ -147,7 +189,7 @@ def _remove_networks(identity: str, known: Iterable[str], say: Say) -> None:
 
 
 def _attach(resources: Iterable[Mapping[str, Any]], say: Say) -> None:
-    """Docker's provider does not see that a running container was detached from a network."""
+    """Docker's provider does not see that a running container was detached from a network, or that the network was removed."""
     declared = {
         str(item.get("id", "")): networks
         for item in resources
@@ -157,13 +199,17 @@ def _attach(resources: Iterable[Mapping[str, Any]], say: Say) -> None:
     there = set(_docker("ps", "--quiet", "--no-trunc").split()) if declared else set()
     running = [container for container in declared if container in there]
     described = json.loads(_docker("inspect", "--type", "container", *running)) if running else []
+    existing = set(_docker("network", "ls", "--format", "{{.Name}}").split()) if running else set()
     for item in described:
-        attached = item["NetworkSettings"]["Networks"]
+        name, attached = item["Name"].removeprefix("/"), item["NetworkSettings"]["Networks"]
         names = {*attached, *(network["NetworkID"] for network in attached.values())}
-        for network in declared[item["Id"]]:
-            if network["name"] in names:
-                continue
-            say(f"Leftovers: attaching {item['Name'].removeprefix('/')} to {network['name']} again")
+        missing = [network for network in declared[item["Id"]] if network["name"] not in names]
+        if gone := [network["name"] for network in missing if network["name"] not in existing]:
+            say(f"Leftovers: removing {name}, so that it is made again: its network {gone[0]} is gone")
+            _docker("rm", "--force", item["Id"])
+            continue
+        for network in missing:
+            say(f"Leftovers: attaching {name} to {network['name']} again")
             aliases = [part for alias in network.get("aliases") or () for part in ("--alias", alias)]
             _docker("network", "connect", *aliases, network["name"], item["Id"])
 
@@ -190,6 +236,7 @@ def _clear_lock(stack: Stack, say: Say) -> None:
             )
     if any(_locks(stack)):
         say("Leftovers: removing the lock of a run that was killed")
+        _end_plugins()
         answer = ask(
             stack.command("cancel", "--yes", "--non-interactive"),
             environment=stack.environment,
@@ -199,6 +246,25 @@ def _clear_lock(stack: Stack, say: Say) -> None:
             raise Problem(
                 f"`pulumi cancel` failed: {answer.reason}", f"see {state_folder(stack.root)}/.pulumi/locks"
             )
+
+
+def _end_plugins() -> None:
+    """End what a killed Pulumi left running: its plugins go on with what they were at, and stay for minutes."""
+    listed = [
+        line.split(maxsplit=2) for line in ask(["ps", "-axww", "-o", "pid=,ppid=,args="]).out.splitlines()
+    ]
+    parents = {int(pid): int(parent) for pid, parent, _ in listed}
+    commands = {int(pid): command for pid, _, command in listed}
+    orphans = {
+        pid
+        for pid, command in commands.items()
+        if any(Path(word).name.startswith("pulumi-resource-") for word in command.split()[:2])
+        and "pulumi" not in commands.get(parents[pid], "")
+    }
+    for pid, parent in parents.items():
+        if pid in orphans or parent in orphans:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _locks(stack: Stack) -> Iterator[_Lock]:

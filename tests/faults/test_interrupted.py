@@ -21,9 +21,9 @@ from tests.deployment import RUN_ONCE, SERVICES, Deployment
 _FIRST, _LAST = 1.0, 15.0
 
 
-def _start(stack: Deployment) -> subprocess.Popen[bytes]:
+def _start(stack: Deployment, command: str = "up") -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", stack.stack],
+        ["pulumi", command, "--yes", "--skip-preview", "--non-interactive", "--stack", stack.stack],
         cwd=stack.folder,
         env=stack.environment,
         stdin=subprocess.DEVNULL,
@@ -52,19 +52,40 @@ def test_a_killed_up_is_brought_to_its_end_by_the_next_one(
 ) -> None:
     kills = 0
     while kills < request.config.getoption("--kills"):
-        moment = chance.uniform(_FIRST, _LAST)
-        process = _start(empty)
-        try:
-            process.wait(timeout=moment)  # not a condition: the moment is what is tested
-        except subprocess.TimeoutExpired:
-            _end(process)
+        if _killed(empty, "up", chance.uniform(_FIRST, _LAST), stack):
             kills += 1
-            print(f"kill {kills}, after {moment:.1f} s: {_left_behind(empty, stack)}")
         leftovers.clear(stack, say)
         empty.up("--refresh").ok()
         _whole(empty)
+        if chance.random() < 0.5 and _killed(empty, "destroy", chance.uniform(_FIRST, _LAST / 3), stack):
+            kills += 1
+            leftovers.clear(stack, say, removing=True)
         empty.pulumi("destroy", "--yes", "--skip-preview").ok()
         assert empty.left_over() == []
+
+
+def test_a_killed_destroy_is_undone_by_the_next_up(
+    empty: Deployment, stack: Stack, chance: random.Random
+) -> None:
+    empty.up().ok()
+    _killed(empty, "destroy", chance.uniform(_FIRST, _LAST / 3), stack)
+    leftovers.clear(stack, say)
+    empty.up("--refresh").ok()
+    _whole(empty)
+    empty.pulumi("destroy", "--yes", "--skip-preview").ok()
+    assert empty.left_over() == []
+
+
+def _killed(empty: Deployment, command: str, seconds: float, stack: Stack) -> bool:
+    """Kill the command after so many seconds; False where it ended before."""
+    process = _start(empty, command)
+    try:
+        process.wait(timeout=seconds)  # not a condition: the moment is what is tested
+    except subprocess.TimeoutExpired:
+        _end(process)
+        print(f"{command} killed after {seconds:.1f} s: {_left_behind(empty, stack)}")
+        return True
+    return False
 
 
 def _left_behind(empty: Deployment, stack: Stack) -> str:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scripts.bootstrap import leftovers, power
 from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
+from tests.conditions import until
 from tests.unit.bootstrap.conftest import Program
 
 OURS, OTHERS = "a1", "b2"
@@ -62,13 +63,26 @@ def engine_has(docker: Program) -> Callable[..., None]:
 
 @pytest.fixture
 def state_has(pulumi: Program) -> Callable[..., None]:
-    def has(*names: str, identity: bool = True, pending: bool = False) -> None:
+    def has(
+        *names: str,
+        identity: bool = True,
+        pending: bool = False,
+        volumes: Sequence[str] = (),
+        deleting: Sequence[str] = (),
+    ) -> None:
         resources: list[Any] = [
             {"type": "docker:index/container:Container", "id": f"id-of-{name}"} for name in names
+        ]
+        resources += [
+            {"type": "docker:index/volume:Volume", "id": name, "urn": f"urn-of-{name}"} for name in volumes
         ]
         deployment: dict[str, Any] = {"resources": [*([IDENTITY] if identity else []), *resources]}
         if pending:
             deployment["pending_operations"] = [{"type": "creating"}]
+        if deleting:
+            deployment["pending_operations"] = [
+                {"type": "deleting", "resource": {"urn": f"urn-of-{name}"}} for name in deleting
+            ]
         pulumi.answers("stack export", {"version": 3, "deployment": deployment})
 
     return has
@@ -96,6 +110,42 @@ def test_only_unknown_containers_and_failed_run_once_ones_go(
     leftovers.clear(stack, said.append)
     assert removed(docker) == ["rm --force id-of-mlflow-create-bucket", "rm --force id-of-langfuse-web"]
     assert [line.split()[2].rstrip(",") for line in said] == ["mlflow-create-bucket", "langfuse-web"]
+
+
+def test_data_that_is_gone_is_a_reason_to_stop(
+    stack: Stack,
+    docker: Program,
+    pulumi: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    state_has(volumes=["a-data", "b-data"])
+    engine_has()
+    docker.answers("volume ls --format {{.Name}}", "a-data\n")
+    with pytest.raises(Problem, match="gone from this engine: b-data") as refused:
+        leftovers.clear(stack, said.append)
+    assert "docker volume create b-data" in refused.value.fix
+    assert not [call for call in pulumi.calls if "state delete" in call]
+
+
+@pytest.mark.parametrize(("deleting", "removing"), [(["b-data"], False), ([], True)])
+def test_what_an_interrupted_destroy_removed_is_forgotten(
+    stack: Stack,
+    docker: Program,
+    pulumi: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+    deleting: list[str],
+    removing: bool,
+) -> None:
+    state_has(volumes=["a-data", "b-data"], deleting=deleting)
+    engine_has()
+    docker.answers("volume ls --format {{.Name}}", "a-data\n")
+    leftovers.clear(stack, said.append, removing=removing)
+    deleted = [call for call in pulumi.calls if "state delete" in call]
+    assert [call.split()[2] for call in deleted] == ["urn-of-b-data"]
 
 
 @pytest.mark.parametrize(("identity", "says"), [(False, "was lost"), (True, "another state")])
@@ -234,3 +284,31 @@ def test_a_store_that_ends_again_is_named(
     engine_has(container("mlflow-postgres", Status="exited", ExitCode=1))
     with pytest.raises(Problem, match="mlflow-postgres ended again"):
         power.start(stack, said.append)
+
+
+def test_plugins_of_a_killed_run_are_ended_and_those_of_another_are_not(tmp_path: Path) -> None:
+    plugin = tmp_path / "pulumi-resource-docker"
+    plugin.write_text("#!/bin/sh\nsleep 60\n")
+    plugin.chmod(0o755)
+    cli = tmp_path / "pulumi"
+    cli.write_text(f'#!/bin/sh\n"{plugin}" &\necho $!\nwait\n')
+    cli.chmod(0o755)
+    killed, running = (subprocess.Popen([str(cli)], stdout=subprocess.PIPE, text=True) for _ in range(2))
+    plugins = [int(process.stdout.readline()) for process in (killed, running) if process.stdout]
+    try:
+        killed.kill()
+        killed.wait()
+        leftovers._end_plugins()
+        until(lambda: not _runs(plugins[0]), "the end of the orphan")
+        assert _runs(plugins[1])
+    finally:
+        running.kill()
+        running.wait()
+        leftovers._end_plugins()
+
+
+def _runs(pid: int) -> bool:
+    listed = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
