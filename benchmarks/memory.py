@@ -147,7 +147,7 @@ def checks(stack: Deployment, idle: float) -> Iterator[tuple[str, float, float]]
     """
     for service in RUNNING:
         health = stack.inspect(service)["Config"]["Healthcheck"]
-        command = ("exec", "--env", "HEALTH_REST=0", stack.container(service), *health["Test"][1:])
+        command = ("exec", "--env", "HEALTH_NOW=1", stack.container(service), *health["Test"][1:])
         began, before = time.monotonic(), busy_seconds(stack)
         for _ in range(_CHECK_TIMES):
             docker(*command)

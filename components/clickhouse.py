@@ -16,12 +16,17 @@ _ETC = "/etc/clickhouse-server"
 
 # Its logs about itself grow without end: 176 million rows in five idle weeks (langfuse/langfuse#13123).
 _SYSTEM_LOGS = (
+    "aggregated_zookeeper_log",
     "asynchronous_insert_log",
     "asynchronous_metric_log",
+    "background_schedule_pool_log",
     "backup_log",
     "blob_storage_log",
     "crash_log",
+    "delta_lake_metadata_log",
     "error_log",
+    "iceberg_metadata_log",
+    "instrumentation_trace_log",
     "latency_log",
     "metric_log",
     "opentelemetry_span_log",
@@ -35,6 +40,7 @@ _SYSTEM_LOGS = (
     "session_log",
     "text_log",
     "trace_log",
+    "zookeeper_connection_log",
     "zookeeper_log",
 )
 
@@ -90,6 +96,13 @@ def _config(memory: int) -> str:
     return f"""\
 <clickhouse>
     <timezone>UTC</timezone>
+    <!-- To the engine, which rotates it; its own files would grow to twenty gigabytes within the container. -->
+    <logger>
+        <level>warning</level>
+        <console>1</console>
+        <log remove="remove"/>
+        <errorlog remove="remove"/>
+    </logger>
     <max_server_memory_usage>{memory * 4 // 5 * 1024 * 1024}</max_server_memory_usage>
     <mark_cache_size>268435456</mark_cache_size>
 {off}

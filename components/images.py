@@ -61,7 +61,7 @@ def reference(name: str, settings: Settings) -> str:
     if name.startswith("langfuse-"):
         official = f"{official.partition(':')[0]}:{settings.langfuse.version}"
     if digest := digests().get(official):
-        official = f"{official.rpartition(':')[0]}@{digest}"
+        official = f"{official}@{digest}"
     return mirrored(official, settings.general.registry_mirror)
 
 

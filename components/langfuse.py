@@ -114,7 +114,7 @@ class LangfuseStack(pulumi.ComponentResource):
             | self._postgres(site, network)
             | self._clickhouse(site, network)
             | self._redis(site, network)
-            | self._s3(s3)
+            | self._s3(site, s3)
         )
         web = self._half(
             site,
@@ -154,12 +154,10 @@ class LangfuseStack(pulumi.ComponentResource):
 
     def _web_only(self, site: Site) -> _Environment:
         settings, secrets = self.settings, self.secrets
-        # The browser talks to this S3 by URLs that the web server signs, so they must name it as the browser sees it.
-        media = settings.media_url or settings.s3_endpoint or f"http://{site.host}:{settings.minio_port}"
         return _Environment(
             plain={
                 "AUTH_DISABLE_SIGNUP": str(not settings.allow_signup).lower(),
-                "LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT": media,
+                "LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT": self._public_s3(site),
                 "LANGFUSE_INIT_ORG_ID": settings.organization_id,
                 "LANGFUSE_INIT_ORG_NAME": settings.organization_name,
                 "LANGFUSE_INIT_PROJECT_ID": settings.project_id,
@@ -269,9 +267,17 @@ class LangfuseStack(pulumi.ComponentResource):
         self.containers["langfuse-init-minio"] = store.buckets.container
         return store.s3
 
-    def _s3(self, s3: S3) -> _Environment:
+    def _public_s3(self, site: Site) -> str:
+        """Where browsers reach the S3, by URLs that Langfuse signs: for media, and to download exports."""
         settings = self.settings
-        plain: dict[str, Input[str]] = {"LANGFUSE_S3_BATCH_EXPORT_ENABLED": "true"}
+        return settings.media_url or settings.s3_endpoint or f"http://{site.host}:{settings.minio_port}"
+
+    def _s3(self, site: Site, s3: S3) -> _Environment:
+        settings = self.settings
+        plain: dict[str, Input[str]] = {
+            "LANGFUSE_S3_BATCH_EXPORT_ENABLED": "true",
+            "LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT": self._public_s3(site),
+        }
         secret: dict[str, Input[str]] = {}
         for family, (bucket, prefix) in _FAMILIES.items():
             name = f"LANGFUSE_S3_{family}"

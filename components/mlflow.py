@@ -151,7 +151,7 @@ class MlflowStack(pulumi.ComponentResource):
                 },
                 files={_AUTH_CONFIG: self._auth_config(auth_database_url)},
                 ports={5000: settings.port},
-                health=Health(command=["mlflow-stack-health"], start_seconds=240, timeout_seconds=15),
+                health=Health(command=["mlflow-stack-health"], start_seconds=240),
                 after=list(self.containers.values()),
                 gates=s3.gates,
                 reason="MLflow creates or upgrades the tables of its databases before it answers",

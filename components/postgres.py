@@ -74,6 +74,8 @@ class Postgres(pulumi.ComponentResource):
                 volumes={_DATA: args.volume},
                 ports={5432: args.published} if args.published else {},
                 capabilities=BECOME_USER,
+                # Parallel queries share what Docker's own 64 MiB may not hold; it counts as the container's memory.
+                shared_memory=256,
                 # By TCP: while it initialises, a server that only its socket reaches answers already.
                 health=Health(
                     command=[

@@ -27,13 +27,12 @@ _LENGTH = 32
 class Secrets:
     """Makes secrets below a parent. Each is generated even where a setting overrides it: removing the setting brings it back.
 
-    `keep` protects them like the volumes that they unlock: what is kept must stay readable. `after` lets others go first.
+    `keep` protects them like the volumes that they unlock: what is kept must stay readable.
     `made`: what volumes depend on, so that a `destroy` that is cut short never leaves data without its secrets.
     """
 
     parent: pulumi.Resource
     keep: bool
-    after: pulumi.Input[list[pulumi.Resource]]
     made: list[pulumi.Resource] = field(default_factory=list)
 
     def password(self, name: str, override: str = "", length: int = _LENGTH) -> pulumi.Output[str]:
@@ -58,7 +57,7 @@ class Secrets:
         return self._choose(override, lambda: generated.result.apply(_digest))
 
     def _generated(self, name: str, *, length: int) -> random.RandomPassword:
-        opts = pulumi.ResourceOptions(parent=self.parent, protect=self.keep, depends_on=self.after)
+        opts = pulumi.ResourceOptions(parent=self.parent, protect=self.keep)
         made = random.RandomPassword(name, length=length, special=False, opts=opts)
         self.made.append(made)
         return made

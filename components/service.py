@@ -15,29 +15,39 @@ from components.site import TYPE, Site
 BECOME_USER = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 SECRETS = "/run/secrets"
 
-# A container that is not yet healthy is asked every other second, so that what waits for it soon goes on; one that is healthy
-# rests before each check, as every check costs the engine a process. Docker's own `start_interval` needs Docker 25. What was
-# healthy is remembered in shared memory, which is new at each start. HEALTH_REST=0 asks at once.
-_CHECK = """\
-healthy=/dev/shm/mlops-stack-healthy
-[ ! -e $healthy ] || sleep "${HEALTH_REST:-$0}"
-"$@" && : > $healthy || { rm -f $healthy; exit 1; }
-"""
+# The first check lasts until the service answers, so that what waits for it soon goes on. Later ones rest before they ask once,
+# as each costs the engine a process; after a refusal they no longer rest. How long to rest is kept in shared memory, which is new
+# at each start. Docker's own `start_interval` needs Docker 25, where a `start_period` without it means five seconds.
+# HEALTH_NOW=1 asks once, at once.
 REST_SECONDS = 15
+_ANSWER_SECONDS = 10
+_CHECK = f"""\
+ask() {{ timeout {_ANSWER_SECONDS} "$@"; }}
+rest=/dev/shm/mlops-stack-rest
+if [ -n "${{HEALTH_NOW:-}}" ]; then
+    ask "$@"
+elif [ -e $rest ]; then
+    sleep "$(cat $rest)"
+    if ask "$@"; then echo {REST_SECONDS} > $rest; else echo 0 > $rest; exit 1; fi
+else
+    end=$(( $(date +%s) + $0 ))
+    until ask "$@" > /dev/null 2>&1; do
+        [ "$(date +%s)" -lt "$end" ] || {{ echo 0 > $rest; exit 1; }}
+        sleep 1
+    done
+    echo {REST_SECONDS} > $rest
+fi
+"""
 _STOP_SECONDS = 60
 _SLOWEST_START_SECONDS = 900
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """A command that asks the service for its work. `start_seconds`: how long failures count as starting."""
+    """A command that asks the service for its work. `start_seconds`: about how long it may take until the first answer."""
 
     command: Sequence[str]
     start_seconds: int = 60
-    interval_seconds: float = 1.5
-    timeout_seconds: int = 10
-    # As many failures in a row as make some twenty seconds.
-    retries: int = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +63,7 @@ class ServiceArgs:
     """What differs between containers; everything else is the same for all and stands in `declare`.
 
     `secrets` become files in /run/secrets, `files` any other files; neither shows in `docker inspect`. `memory` is in MiB.
-    `ports` maps the container's to the published one. `after`: resources to wait for; `gates`: outputs of run-once containers
+    `shared_memory` of /dev/shm, too. `ports` maps the container's to the published one. `after`: resources to wait for; `gates`: outputs of run-once containers
     that must have succeeded. `reason`: why the first start takes long.
     """
 
@@ -68,6 +78,7 @@ class ServiceArgs:
     volumes: Mapping[str, docker.Volume] = field(default_factory=dict)
     ports: Mapping[int, int] = field(default_factory=dict)
     capabilities: Sequence[str] = ()
+    shared_memory: int | None = None
     health: Health | None = None
     after: Sequence[pulumi.Resource] = ()
     gates: Sequence[Output[str]] = ()
@@ -123,6 +134,7 @@ def declare(
         security_opts=["no-new-privileges:true"],
         memory=args.memory,
         memory_swap=args.memory,
+        shm_size=args.shared_memory,
         log_driver="json-file",
         log_opts={"max-size": "10m", "max-file": "3"},
         destroy_grace_seconds=_STOP_SECONDS,
@@ -149,15 +161,15 @@ def _healthcheck(health: Health | None) -> docker.ContainerHealthcheckArgs | Non
     if health is None:
         return None
     return docker.ContainerHealthcheckArgs(
-        tests=["CMD", "sh", "-c", _CHECK, str(REST_SECONDS), *health.command],
-        interval=_duration(health.interval_seconds),
-        timeout=_duration(REST_SECONDS + health.timeout_seconds),
-        retries=health.retries,
-        start_period=_duration(health.start_seconds),
+        tests=["CMD", "sh", "-c", _CHECK, str(health.start_seconds), *health.command],
+        interval="1s",
+        timeout=_duration(health.start_seconds + _ANSWER_SECONDS + 5),
+        # As many in a row as make some fifteen seconds, where the service refuses at once.
+        retries=12,
     )
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: int) -> str:
     """As Docker prints it, so that a refresh finds what was declared."""
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -215,11 +215,11 @@ class LangfuseSettings:
     public_url: str = _setting("", "Address people open, where a proxy serves Langfuse", checks.public_url)
     media_url: str = _setting(
         "",
-        "Address at which browsers reach Langfuse's S3 for media, where a proxy serves it",
+        "Address at which browsers reach Langfuse's S3, for media and exports, where a proxy serves it",
         checks.public_url,
     )
     minio_port: int = _setting(
-        9090, "Published port of Langfuse's S3: browsers upload and read media there", checks.port
+        9090, "Published port of Langfuse's S3: browsers upload and read media and exports there", checks.port
     )
     minio_console_port: int = _setting(9091, "Port of its console, where published", checks.port)
     postgres_port: int = _setting(5434, "Port of Langfuse's Postgres, where published", checks.port)

@@ -38,7 +38,6 @@ class Site(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, protect=self.keep_data),
         )
         self.identity: pulumi.Output[str] = identity.hex
-        self._known: pulumi.Output[list[pulumi.Resource]] = self.identity.apply(lambda _: [identity])
         self.images = Images(settings, self)
         self.edge = self.network("edge", self, internal=False)
         self.register_outputs({})
@@ -63,9 +62,7 @@ class Site(pulumi.ComponentResource):
 
     def secrets(self, parent: pulumi.Resource) -> Secrets:
         """Where a component's secrets come from."""
-        # Networks carry the identity and are declared first. What waits for it, too, comes after them, so that secrets are
-        # made during the two seconds that the provider takes for a network.
-        return Secrets(parent=parent, keep=self.keep_data, after=self._known)
+        return Secrets(parent=parent, keep=self.keep_data)
 
     def network(self, name: str, parent: pulumi.Resource, *, internal: bool) -> docker.Network:
         """A bridge network; an internal one has no way out of the machine, and none in."""

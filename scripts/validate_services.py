@@ -231,8 +231,8 @@ def check_clickhouse(name: str, stack: Stack) -> tuple[str, str]:
     """By the container's own health check, which queries as Langfuse's user."""
     test = (require_running(name)["Config"].get("Healthcheck") or {}).get("Test") or []
     if test[:1] == ["CMD"]:
-        # The check of the stack's own containers rests before it asks, unless told not to.
-        docker("exec", "--env", "HEALTH_REST=0", name, *test[1:])
+        # The check of the stack's own containers may rest before it asks, unless told not to.
+        docker("exec", "--env", "HEALTH_NOW=1", name, *test[1:])
     elif test[:1] == ["CMD-SHELL"]:
         in_container(name, test[1])
     version = in_container(name, "clickhouse-client --version").split("version ")[-1].split()[0]

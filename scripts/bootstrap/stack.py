@@ -37,6 +37,8 @@ def tool_environment(tools: Tools, root: Path = ROOT) -> dict[str, str]:
     first = (str(tools.folder), str(root / VENV / "bin"))
     rest = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder not in first]
     return {
+        # The classic builder sees base images that exist on the engine only; a builder in a container of its own does not.
+        "DOCKER_BUILDKIT": "0",
         **os.environ,
         **tools.variables,
         "PATH": os.pathsep.join([*first, *rest]),

@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components import images
 from components.images import mirrored, version_of
 from components.settings import PROJECT, load
 
@@ -149,6 +150,24 @@ def test_a_proxys_address_is_what_people_are_told(declare: Declare) -> None:
     server = _environment(recorder.containers["mlflow-server"])
     assert "mlflow.example.com" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     assert _environment(recorder.containers["langfuse-web"])["NEXTAUTH_URL"] == "https://langfuse.example.com"
+
+
+def test_both_halves_of_langfuse_sign_urls_that_browsers_reach(declare: Declare) -> None:
+    recorder, _ = declare()
+    for half in ("langfuse-web", "langfuse-worker"):
+        exports = _environment(recorder.containers[half])["LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT"]
+        assert exports == "http://localhost:9090"
+    recorder, _ = declare(langfuseMediaUrl="https://media.example.com")
+    worker = _environment(recorder.containers["langfuse-worker"])
+    assert worker["LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT"] == "https://media.example.com"
+
+
+def test_a_pinned_image_keeps_its_tag_which_tells_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = {images.TABLE["postgres"]: f"sha256:{'c' * 64}"}
+    monkeypatch.setattr(images, "digests", lambda: pinned)
+    found = images.reference("postgres", load({}))
+    assert found == f"{images.TABLE['postgres']}@sha256:{'c' * 64}"
+    assert version_of(found) == version_of(images.TABLE["postgres"])
 
 
 @pytest.mark.parametrize("off", ["mlflow", "langfuse"])
