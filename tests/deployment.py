@@ -186,6 +186,9 @@ class Deployment:
             for name in docker(kind, "ls", "--format", "{{.Name}}").stdout.split():
                 if name.startswith(self.prefix):
                     docker(kind, "rm", name, check=False)
+        for tag in docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
+            if tag.startswith(self.prefix):
+                docker("rmi", tag, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -14,6 +14,7 @@ import requests
 from scripts.bootstrap.paths import ROOT
 from tests.conditions import free_port, until
 from tests.deployment import RUN_ONCE, SERVICES, Deployment, Done, run_client
+from tests.faults.writers import TraceWriter
 from tests.integration.images.engine import docker
 
 ALL = [*SERVICES["mlflow"], *SERVICES["langfuse"]]
@@ -265,6 +266,40 @@ def test_a_new_admin_password_and_release_take_over_what_is_there(stack: Deploym
     assert requests.get(url, auth=("bob", outputs["mlflowUserPasswords"]["bob"]), timeout=30).ok
     assert requests.get(url, timeout=30).status_code == 401
     stack.up("--refresh", "--expect-no-changes").ok()
+
+
+def test_every_image_is_replaced_then_all_restart_and_the_data_is_there(
+    stack: Deployment, images: dict[str, str]
+) -> None:
+    before = {service: stack.inspect(service) for service in ALL}
+    outputs = stack.outputs()
+    langfuse = TraceWriter.of(stack)
+    langfuse.write(1)
+    made = {"mlflow": before["mlflow-server"]["Config"]["Image"]}
+    made |= {name: image for name, image in images.items() if name != "python"}
+    changed = {name: _relabelled(stack, image) for name, image in made.items()}
+    stack.configure(images=None)
+    stack.configure(images={**images, **changed})
+    stack.up().ok()
+    for service in ALL:
+        assert stack.inspect(service)["Image"] != before[service]["Image"], service
+    running = sorted(set(ALL) - set(RUN_ONCE))
+    docker("restart", *(stack.container(service) for service in running))
+    for service in running:
+        until(lambda name=service: stack.inspect(name)["State"]["Health"]["Status"] == "healthy", service)  # type: ignore[misc]
+    url = f"{outputs['mlflowUrl']}/api/2.0/mlflow/experiments/get-by-name?experiment_name=churn"
+    assert requests.get(url, auth=("bob", outputs["mlflowUserPasswords"]["bob"]), timeout=30).ok
+    assert langfuse.acknowledged
+    assert langfuse.lost() == []
+    stack.up("--refresh", "--expect-no-changes").ok()
+
+
+def _relabelled(stack: Deployment, image: str) -> str:
+    """The same content under another id, as a new release's image; it goes with the deployment."""
+    reference = docker("image", "inspect", "--format", "{{index .RepoTags 0}}", image).stdout.strip()
+    tag = f"{stack.prefix}images/{reference.rpartition('/')[2]}"
+    docker("build", "--quiet", "--tag", tag, "-", stdin=f"FROM {image}\nLABEL changed=yes\n".encode())
+    return tag
 
 
 def test_destroy_leaves_nothing_of_ours_and_all_of_others(stack: Deployment) -> None:
