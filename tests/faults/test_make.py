@@ -1,0 +1,110 @@
+"""`make` itself, on a copy of the checkout: interrupted by Ctrl-C, gone on with, and undone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from scripts.bootstrap.paths import ROOT
+from tests.conditions import free_port, until
+from tests.integration.images.engine import docker
+
+_COPIED = ("Pulumi.yaml", "__main__.py", "components", "images", "scripts", "airgap", "Makefile")
+_COPIED_FILES = ("requirements.txt", "requirements-dev.txt")
+
+
+@dataclass
+class Checkout:
+    """A copy of the program, with a stack whose names begin with `prefix`."""
+
+    folder: Path
+    prefix: str = field(default_factory=lambda: f"t-{secrets.token_hex(3)}-")
+    stack: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        """What `make COMMAND` calls, in a process group of its own as in a shell."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "scripts.bootstrap", command, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "STACK": self.stack},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def make(self, command: str, *arguments: str) -> str:
+        """The command to its end; what it printed."""
+        process = self.start(command, *arguments)
+        printed, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, printed
+        return printed
+
+    def there(self) -> list[str]:
+        """Its containers, networks and volumes."""
+        lists = (("ps", "-a", "--format={{.Names}}"), ("network", "ls", "--format={{.Name}}"))
+        names = [
+            name
+            for command in (*lists, ("volume", "ls", "--format={{.Name}}"))
+            for name in docker(*command).stdout.split()
+        ]
+        return [name for name in names if name.startswith(self.prefix)]
+
+    def locks(self) -> list[Path]:
+        return list((self.folder / ".pulumi-state").rglob("locks/**/*.json"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in _COPIED:
+        source, target = ROOT / name, tmp_path / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    for name in _COPIED_FILES:
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    made = Checkout(tmp_path)
+    ports = {key: free_port() for key in ("mlflowPort", "langfusePort", "langfuseMinioPort")}
+    settings = {"namePrefix": made.prefix, **ports}
+    lines = "".join(f"  mlops-stack:{key}: {value}\n" for key, value in settings.items())
+    (tmp_path / f"Pulumi.{made.stack}.yaml").write_text(f"config:\n{lines}")
+    yield made
+    for kind, listed in (("rm", "ps -aq"), ("network rm", "network ls -q"), ("volume rm", "volume ls -q")):
+        ids = docker(*listed.split(), f"--filter=name={made.prefix}").stdout.split()
+        if ids:
+            docker(*kind.split(), *(("--force",) if kind != "network rm" else ()), *ids, check=False)
+
+
+def test_ctrl_c_ends_it_in_order_and_the_same_command_goes_on(checkout: Checkout) -> None:
+    process = checkout.start("up")
+    try:
+        until(lambda: docker("ps", "-q", f"--filter=name={checkout.prefix}").stdout, "the first container")
+        os.killpg(process.pid, signal.SIGINT)
+        printed, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 130, printed
+    assert f"interrupted; `make up STACK={checkout.stack}` goes on from here" in printed
+    assert checkout.locks() == []
+
+    printed = checkout.make("up")
+    assert "log in as admin" in printed
+    assert "mlflow-server" in checkout.make("status")
+    printed = checkout.make("destroy")
+    assert "Kept, with the secrets that unlock them" in printed
+    assert "log in as admin" in checkout.make("up")
+    checkout.make("destroy", "--delete-data")
+    assert checkout.there() == []
