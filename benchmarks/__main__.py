@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TextIO
 
-from benchmarks import auth, deploy, memory, tracking, users
+from benchmarks import auth, deploy, growth, memory, tracking, users
 from benchmarks.report import machine
 from scripts.bootstrap.paths import ROOT
 
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[], object]]] = {
     "mlflow": ("MLflow's server", tracking.main),
     "auth": ("Authentication: requests per second", auth.main),
     "users": ("Teams: users and permissions", users.main),
+    "growth": ("Growth: several stacks on one engine", growth.main),
 }
 # What a change of the components may make worse, in about twelve minutes.
 SHORT = ("deploy", "mlflow")

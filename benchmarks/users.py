@@ -22,7 +22,7 @@ from tests.integration.mlflow_auth.project import Project, Team
 from tests.integration.mlflow_auth.servers import Server
 from tests.integration.mlflow_image.stack import Stack
 
-COUNTS = (10, 30)
+COUNTS = (10, 100)
 PASSWORD = "a-password-of-the-benchmark"
 # Ids and names need not exist for MLflow, and none is closed to anybody.
 EXPERIMENTS = tuple(str(9000 + number) for number in range(5))
