@@ -160,15 +160,23 @@ def _goes_on(stack: Deployment, writer: MlflowWriter, what: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("store", "kind"), [("mlflow-postgres", "metric"), ("mlflow-minio", "artifact")])
+@pytest.mark.parametrize(
+    ("store", "kind", "reason"),
+    [
+        ("mlflow-postgres", "metric", "No space left on device"),
+        ("mlflow-minio", "artifact", "drive path full"),
+    ],
+)
 def test_what_does_not_fit_on_the_disk_is_refused_until_it_is_freed(
-    empty: Deployment, disks: Mapping[str, SmallDisk], store: str, kind: str
+    empty: Deployment, disks: Mapping[str, SmallDisk], store: str, kind: str, reason: str
 ) -> None:
     writer = MlflowWriter.of(empty, kind)
     restarts = empty.inspect(store)["RestartCount"]
     with writing(writer):
         with _full(disks[store], writer):
             assert _healthy(empty, store)
+            assert writer.lost() == [], "what is there cannot be read"
+            assert reason in empty.docker("logs", empty.container(store)).stderr
         _goes_on(empty, writer, f"{store}'s disk full")
     assert writer.lost() == []
     assert empty.inspect(store)["RestartCount"] == restarts
