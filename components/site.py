@@ -90,7 +90,8 @@ class Site(pulumi.ComponentResource):
                 protect=self.keep_data,
                 depends_on=secrets.made,
                 delete_before_replace=True,
-                # A label is not worth the loss of the data that its replacement would be.
-                ignore_changes=["labels"],
+                # None of it is worth the loss of the data that a replacement would be. A volume may have been made by hand
+                # before, on a disk of its own.
+                ignore_changes=["labels", "driver", "driverOpts"],
             ),
         )

@@ -153,15 +153,19 @@ class Deployment:
         shown = {value for key, value in outputs.items() if key.endswith(("Password", "SecretKey"))}
         return generated | shown | set((outputs.get("mlflowUserPasswords") or {}).values())
 
+    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A docker command on the engine that the deployment is on."""
+        return docker(*arguments, check=check, environment=self.environment)
+
     def container(self, service: str) -> str:
         return f"{self.prefix}{service}"
 
     def inspect(self, service: str) -> dict[str, Any]:
-        return json.loads(docker("inspect", self.container(service)).stdout)[0]
+        return json.loads(self.docker("inspect", self.container(service)).stdout)[0]
 
     def containers(self) -> dict[str, str]:
         """Name -> id of the deployment's containers, running or not."""
-        listed = docker(
+        listed = self.docker(
             "ps", "-a", "--no-trunc", "--filter", f"name=^{self.prefix}", "--format", "{{.Names}} {{.ID}}"
         )
         return dict(line.split() for line in listed.stdout.splitlines())
@@ -173,7 +177,7 @@ class Deployment:
         return [
             name
             for command in commands
-            for name in docker(*command).stdout.split()
+            for name in self.docker(*command).stdout.split()
             if name.startswith(self.prefix)
         ]
 
@@ -181,14 +185,14 @@ class Deployment:
         """Take everything away, also where a test failed half-way; only what the prefix names is touched."""
         names = list(self.containers())
         if names:
-            docker("rm", "--force", "--volumes", *names, check=False)
+            self.docker("rm", "--force", "--volumes", *names, check=False)
         for kind in ("network", "volume"):
-            for name in docker(kind, "ls", "--format", "{{.Name}}").stdout.split():
+            for name in self.docker(kind, "ls", "--format", "{{.Name}}").stdout.split():
                 if name.startswith(self.prefix):
-                    docker(kind, "rm", name, check=False)
-        for tag in docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
+                    self.docker(kind, "rm", name, check=False)
+        for tag in self.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
             if tag.startswith(self.prefix):
-                docker("rmi", tag, check=False)
+                self.docker("rmi", tag, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

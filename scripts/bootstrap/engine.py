@@ -92,8 +92,8 @@ def _start(say: Say) -> None:
         return
     log = cache_dir() / "dockerd.log"
     process = None
-    running = [_runs(file, name) for file, name in _PID_FILES.items()]  # each: what is stale goes
-    if not any(running):
+    running = {name: _runs(file, name) for file, name in _PID_FILES.items()}  # each: what is stale goes
+    if not running["dockerd"]:  # a containerd that it left is taken over
         say(f"Docker: starting dockerd, which goes on running (log: {log})")
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -111,7 +111,8 @@ def _runs(file: Path, name: str) -> bool:
     """Whether the daemon of a PID file runs; a file without its daemon goes."""
     try:
         number = int(file.read_text())
-        if Path(f"/proc/{number}/comm").read_text().strip() == name:
+        command, _, state = Path(f"/proc/{number}/stat").read_text().partition(" (")[2].rpartition(") ")
+        if command == name and state[0] != "Z":  # the dead stay in the table where nobody asks how they ended
             return True
     except (OSError, ValueError):
         pass

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 HARDENED = ("--cap-drop=ALL", "--security-opt=no-new-privileges")
@@ -19,10 +19,15 @@ PATIENCE_SECONDS = 60
 
 
 def docker(
-    *arguments: str, stdin: bytes | None = None, check: bool = True
+    *arguments: str,
+    stdin: bytes | None = None,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """One docker command; with `check` its failure is the test's, told with what it printed."""
-    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=False)
+    done = subprocess.run(
+        ["docker", *arguments], input=stdin, capture_output=True, env=environment, check=False
+    )
     result = subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
