@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airgap import images as airgap
-from scripts.bootstrap import engine, images, leftovers, power, stack, venv
+from scripts.bootstrap import engine, images, leftovers, power, stack, team, venv
 from scripts.bootstrap import tools as pulumi_tools
 from scripts.bootstrap.paths import ROOT
 from scripts.bootstrap.problems import Problem
@@ -65,8 +65,9 @@ def _stack(call: Call) -> Stack:
     return found
 
 
-def _pulumi(found: Stack, *arguments: str) -> int:
-    return foreground(found.command(*arguments), environment=found.environment, cwd=ROOT)
+def _pulumi(found: Stack, *arguments: str, variables: Mapping[str, str] | None = None) -> int:
+    environment = {**found.environment, **(variables or {})}
+    return foreground(found.command(*arguments), environment=environment, cwd=ROOT)
 
 
 def up(call: Call) -> int:
@@ -76,7 +77,12 @@ def up(call: Call) -> int:
     found = _stack(call)
     images.prepare(found, venv.python_of(), say, double=double)
     leftovers.clear(found, say)
-    code = _pulumi(found, "up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs", *call.arguments)
+    go = ("up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs", *call.arguments)
+    if not team.is_large(found.get_config("mlflowUsers")):
+        code = _pulumi(found, *go)
+    else:
+        say("Team: a large one, so everything else first")
+        code = _pulumi(found, *go, *team.ALL_BUT_ACCOUNTS) or _pulumi(found, *go, variables=team.WRITE_ONCE)
     if code == 0:
         print("\n".join(welcome(found.outputs(), found)))
     elif code != INTERRUPTED:
@@ -137,6 +143,7 @@ def destroy(call: Call) -> int:
     engine.ensure(say)
     found = _stack(call)
     leftovers.clear(found, say, removing=True)
+    team.forget(found, say)
     if delete_data:
         code = _pulumi(found, "state", "unprotect", "--all", "--yes")
         return code or _pulumi(found, *DESTROY, "--suppress-outputs", *call.arguments)

@@ -40,10 +40,14 @@ def lost(empty: Deployment) -> Lost:
     empty.up().ok()
     written = MlflowWriter.of(empty)
     written.write(1)
-    shutil.rmtree(empty.folder / ".pulumi-state")
-    (empty.folder / ".pulumi-state").mkdir()
-    empty.pulumi("stack", "init", empty.stack).ok()
+    _lose_the_state(empty)
     return Lost(written, [])
+
+
+def _lose_the_state(up: Deployment) -> None:
+    shutil.rmtree(up.folder / ".pulumi-state")
+    (up.folder / ".pulumi-state").mkdir()
+    up.pulumi("stack", "init", up.stack).ok()
 
 
 def test_without_its_state_nothing_is_touched(empty: Deployment, stack: Stack, lost: Lost) -> None:
@@ -54,6 +58,7 @@ def test_without_its_state_nothing_is_touched(empty: Deployment, stack: Stack, l
     assert empty.up().code != 0
     assert empty.containers() == before
     assert lost.written.lost() == []
+    _lose_the_state(empty)  # what a plain `pulumi up` began to note down
 
 
 @pytest.mark.thorough

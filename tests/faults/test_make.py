@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +65,12 @@ class Checkout:
     def locks(self) -> list[Path]:
         return list((self.folder / ".pulumi-state").rglob("locks/**/*.json"))
 
+    def configure(self, **settings: object) -> None:
+        """Settings beside those that every copy has."""
+        file = self.folder / f"Pulumi.{self.stack}.yaml"
+        lines = "".join(f"  mlops-stack:{key}: {json.dumps(value)}\n" for key, value in settings.items())
+        file.write_text(file.read_text() + lines)
+
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
@@ -107,4 +115,30 @@ def test_ctrl_c_ends_it_in_order_and_the_same_command_goes_on(checkout: Checkout
     assert "Kept, with the secrets that unlock them" in printed
     assert "log in as admin" in checkout.make("up")
     checkout.make("destroy", "--delete-data")
+    assert checkout.there() == []
+
+
+@pytest.mark.thorough
+def test_a_large_team_that_is_cut_short_is_gone_on_with(checkout: Checkout) -> None:
+    held = {"experiments": {"0": "READ", "churn": "EDIT"}, "models": {"scores": "READ"}}
+    checkout.configure(mlflowUsers=[{"name": f"user-{number:03}", **held} for number in range(60)])
+    process = checkout.start("up")
+    assert process.stdout
+    try:
+        # In the middle of the team.
+        until(
+            lambda: "user-030" in (process.stdout.readline() if process.stdout else ""), "a user", seconds=300
+        )
+        os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    began = time.monotonic()
+    checkout.make("up")
+    went_on = time.monotonic() - began
+    checkout.make("up", "--expect-no-changes")
+    began = time.monotonic()
+    assert "forgetting" in checkout.make("destroy", "--delete-data")
+    print(f"went on in {went_on:.1f} s, destroyed in {time.monotonic() - began:.1f} s")
     assert checkout.there() == []

@@ -114,7 +114,30 @@ def ready(tmp_path: Path, pulumi: Program, docker: Program, monkeypatch: pytest.
     monkeypatch.setattr(commands.stack, "outputs", lambda name: OUTPUTS)
     pulumi.answers("stack export", {"deployment": {}})
     pulumi.answers("stack output", OUTPUTS)
+    pulumi.answers("config get", "", code=1, err="configuration key not found")
     return found
+
+
+def test_a_large_team_comes_after_everything_else(ready: Stack, pulumi: Program) -> None:
+    held = {"experiments": {"0": "READ", "1": "READ"}}
+    users = [{"name": f"user-{number}", **held} for number in range(70)]
+    pulumi.answers("config get mlops-stack:mlflowUsers", {"objectValue": users})
+    assert commands.main(["up"]) == 0
+    first, second = (call for call in pulumi.calls if call.startswith("up"))
+    assert "--exclude=**pulumi-python:dynamic/mlflow:User::**" in first
+    assert "--exclude" not in second
+
+
+def test_a_large_team_is_forgotten_before_a_destroy(ready: Stack, pulumi: Program, capfd: Any) -> None:
+    kind = "pulumi-python:dynamic/mlflow:User"
+    team = [{"urn": "urn-of-team", "type": "mlops-stack:components:MlflowTeam"}]
+    team += [{"urn": f"urn-{number}", "type": kind} for number in range(300)]
+    pulumi.answers("stack export", {"deployment": {"resources": team}})
+    assert commands.main(["destroy"]) == 0
+    assert "forgetting 300 users" in capfd.readouterr().err
+    deleted, destroyed = (call for call in pulumi.calls if call.startswith(("state delete", "destroy")))
+    assert deleted.startswith("state delete urn-of-team --target-dependents")
+    assert destroyed.startswith("destroy")
 
 
 def test_up_shows_where_to_go_but_no_password(

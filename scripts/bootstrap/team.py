@@ -1,0 +1,50 @@
+"""Large teams. Pulumi writes its whole state at every step, so that the time for each user grows with their number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scripts.bootstrap.problems import Problem
+from scripts.bootstrap.processes import Say, ask
+from scripts.bootstrap.stack import Stack
+
+_TYPE = "pulumi-python:dynamic/mlflow:"
+_COMPONENT = "mlops-stack:components:MlflowTeam"
+# Users and permissions; the state of a smaller team is written in a moment.
+_LARGE = 200
+
+# Options of an `up` that leaves accounts and permissions as they are.
+ALL_BUT_ACCOUNTS = tuple(
+    f"--exclude=**{_TYPE}{kind}::**"
+    for kind in ("User", "Experiment", "ExperimentPermission", "RegisteredModelPermission")
+)
+# The state is written once, at the end. An `up` that is cut short is gone on with: the provider knows accounts of this stack by
+# their passwords, and permissions are set, whatever they were.
+WRITE_ONCE = {"PULUMI_SKIP_CHECKPOINTS": "true"}
+
+
+def is_large(users: Any) -> bool:
+    """Whether the setting mlflowUsers declares many users and permissions."""
+    if not isinstance(users, list):
+        return False
+    held = [user.get(kind) for user in users if isinstance(user, dict) for kind in ("experiments", "models")]
+    return len(users) + sum(len(each) for each in held if isinstance(each, dict)) > _LARGE
+
+
+def forget(stack: Stack, say: Say) -> None:
+    """Before a `destroy`: take a large team out of the state at once. Its accounts go, or are kept, with MLflow's database."""
+    resources = stack.export().get("resources") or []
+    members = [item for item in resources if str(item.get("type", "")).startswith(_TYPE)]
+    component = next((item["urn"] for item in resources if item.get("type") == _COMPONENT), None)
+    if len(members) <= _LARGE or component is None:
+        return
+    say(f"Team: forgetting {len(members)} users and permissions, which go or stay with MLflow's database")
+    answer = ask(
+        stack.command("state", "delete", component, "--target-dependents", "--force", "--yes"),
+        environment=stack.environment,
+        cwd=stack.root,
+    )
+    if answer.code:
+        raise Problem(
+            f"`pulumi state delete` failed: {answer.reason}", f"{stack.make('destroy')} tries again"
+        )
