@@ -53,17 +53,16 @@ def _killed(stack: Deployment, service: str) -> None:
     writer = _writer(stack, service)
     with writing(writer):
         until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
-        restarts = stack.inspect(service)["RestartCount"]
-        os.kill(stack.inspect(service)["State"]["Pid"], signal.SIGKILL)
+        running = stack.inspect(service)
+        os.kill(running["State"]["Pid"], signal.SIGKILL)
         died = time.monotonic()
-        until(lambda: stack.inspect(service)["RestartCount"] > restarts, "the restart")
-        before = len(writer.acknowledged)
-        until(lambda: len(writer.acknowledged) >= before + _AT_LEAST, "writes after", seconds=120)
-        back = time.monotonic() - died
+        until(lambda: stack.inspect(service)["RestartCount"] > running["RestartCount"], "the restart")
         until(lambda: _healthy(stack, service), "healthy again", seconds=120)
         healthy = time.monotonic() - died
+        before = len(writer.acknowledged)
+        until(lambda: len(writer.acknowledged) >= before + _AT_LEAST, "writes after", seconds=120)
     print(
-        f"{service} killed: {_AT_LEAST} writes after {back:.1f} s, healthy after {healthy:.1f} s; {writer.summary()}"
+        f"{service} killed: nothing acknowledged for {writer.silence:.1f} s, healthy after {healthy:.1f} s; {writer.summary()}"
     )
     assert writer.lost() == []
     until(lambda: _all_healthy(stack), "all healthy", seconds=120)
@@ -96,13 +95,14 @@ def _away(stack: Deployment, service: str, seconds: float) -> None:
             docker("start", stack.container(service))
         back = time.monotonic()
         after = len(writer.acknowledged)
-        until(lambda: len(writer.acknowledged) >= after + _AT_LEAST, "writes after", seconds=120)
+        until(lambda: len(writer.acknowledged) > after, "a write after", seconds=120)
         took = time.monotonic() - back
+        until(lambda: len(writer.acknowledged) >= after + _AT_LEAST, "writes after", seconds=120)
     print(
-        f"{service} away for {seconds:.0f} s: {meanwhile}; {_AT_LEAST} writes {took:.1f} s after its start; {writer.summary()}"
+        f"{service} away for {seconds:.0f} s: {meanwhile}; acknowledged again {took:.1f} s after its start; {writer.summary()}"
     )
     assert writer.lost() == []
-    assert writer.slowest < 55, "a client was left without an answer"
+    assert writer.unanswered == 0, "who is refused is told so, in time"
     until(lambda: _all_healthy(stack), "all healthy", seconds=120)
 
 

@@ -22,13 +22,19 @@ _PAUSE_SECONDS = 0.05
 
 @dataclass
 class Writer(ABC):
-    """`acknowledged`: what a client may rely on. `slowest`: seconds of the longest answer, refusals included."""
+    """`acknowledged`: what a client may rely on. `refused`: answered with an error. `unanswered`: cut off, or no answer in time.
+
+    `slowest`: seconds of the longest answer, refusals included. `silence`: the longest between two acknowledgements.
+    """
 
     url: str
     auth: tuple[str, str]
     acknowledged: list[str] = field(default_factory=list)
     refused: int = 0
+    unanswered: int = 0
     slowest: float = 0.0
+    silence: float = 0.0
+    _last: float | None = None
 
     @abstractmethod
     def write(self, number: int) -> None:
@@ -51,17 +57,25 @@ class Writer(ABC):
         """Send, and remember under the name whether it was acknowledged."""
         began = time.monotonic()
         try:
-            done = self.call(method, path, **more).ok
+            answer = self.call(method, path, **more)
         except requests.RequestException:
-            done = False
-        self.slowest = max(self.slowest, time.monotonic() - began)
-        if done:
+            self.unanswered += 1
+            return
+        finally:
+            now = time.monotonic()
+            self.slowest = max(self.slowest, now - began)
+        if answer.ok:
+            self.silence = max(self.silence, now - (self._last or now))
+            self._last = now
             self.acknowledged.append(name)
         else:
             self.refused += 1
 
     def summary(self) -> str:
-        return f"{len(self.acknowledged)} acknowledged, {self.refused} refused, slowest answer {self.slowest:.1f} s"
+        counts = (
+            f"{len(self.acknowledged)} acknowledged, {self.refused} refused, {self.unanswered} unanswered"
+        )
+        return f"{counts}, slowest answer {self.slowest:.1f} s"
 
 
 @dataclass
