@@ -152,13 +152,7 @@ def _forget_volumes(stack: Stack, state: Mapping[str, Any], say: Say, *, removin
     for urn, name in gone.items():
         say(f"Leftovers: forgetting {name}, which is gone")
         # With what stands on it: containers without their data, which are removed as unknown ones.
-        answer = ask(
-            stack.command("state", "delete", urn, "--force", "--target-dependents", "--yes"),
-            environment=stack.environment,
-            cwd=stack.root,
-        )
-        if answer.code:
-            raise Problem(f"`pulumi state delete` failed: {answer.reason}", f"{stack.make('up')} tries again")
+        stack.forget(urn)
     return bool(gone)
 
 

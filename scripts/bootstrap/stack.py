@@ -98,6 +98,10 @@ class Stack:
         answer = self._run("stack", "export")
         return json.loads(answer.out).get("deployment") or {}
 
+    def forget(self, urn: str) -> None:
+        """Take a resource and all that depends on it out of the state, and touch nothing else."""
+        self._run("state", "delete", urn, "--target-dependents", "--force", "--yes")
+
     def outputs(self) -> dict[str, Any]:
         """The outputs, secret ones readable."""
         answer = self._run("stack", "output", "--json", "--show-secrets")

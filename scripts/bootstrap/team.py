@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Say, ask
+from scripts.bootstrap.processes import Say
 from scripts.bootstrap.stack import Stack
 
 _TYPE = "pulumi-python:dynamic/mlflow:"
@@ -39,12 +38,4 @@ def forget(stack: Stack, say: Say) -> None:
     if len(members) <= _LARGE or component is None:
         return
     say(f"Team: forgetting {len(members)} users and permissions, which go or stay with MLflow's database")
-    answer = ask(
-        stack.command("state", "delete", component, "--target-dependents", "--force", "--yes"),
-        environment=stack.environment,
-        cwd=stack.root,
-    )
-    if answer.code:
-        raise Problem(
-            f"`pulumi state delete` failed: {answer.reason}", f"{stack.make('destroy')} tries again"
-        )
+    stack.forget(component)
