@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 import requests
@@ -18,7 +19,8 @@ from tests.integration.images.engine import Container, Engine, docker
 def address() -> str:
     """Where containers reach the machine: services there are as far away as those of a cloud."""
     (config,) = json.loads(docker("network", "inspect", "bridge").stdout)[0]["IPAM"]["Config"]
-    return config["Gateway"]
+    # An engine says the first one only after it found the network at its start.
+    return config.get("Gateway") or str(next(ip_network(config["Subnet"]).hosts()))
 
 
 @pytest.fixture(scope="module")
