@@ -47,6 +47,7 @@ def clear(stack: Stack, say: Say, *, removing: bool = False) -> None:
     resources: list[Mapping[str, Any]] = state.get("resources") or []
     identity = next((_identity_of(item) for item in resources if _is_identity(item)), "")
     _refuse_foreign(stack, identity)
+    unpause(containers(stack), say)
     forgotten = _forget_volumes(stack, state, say, removing=removing)
     interrupted = bool(state.get("pending_operations"))
     if interrupted:
@@ -161,12 +162,19 @@ def _remove_containers(stack: Stack, identity: str, known: Iterable[str], say: S
         if item.identity != identity:
             continue
         if item.id not in known:
-            say(f"Leftovers: removing {item.name}, which an interrupted run left")
+            say(f"Leftovers: removing {item.name}, which the state does not know")
         elif item.run_once and item.status == "exited" and item.exit_code:
             say(f"Leftovers: removing {item.name}, which failed, so that it runs again")
         else:
             continue
         _docker("rm", "--force", item.id)
+
+
+def unpause(found: Iterable[Found], say: Say) -> None:
+    """Docker's provider takes a paused container for one that runs, and `docker start` refuses it."""
+    if paused := [item for item in found if item.status == "paused"]:
+        say(f"Going on with {', '.join(sorted(item.name for item in paused))}, paused by hand")
+        _docker("unpause", *(item.id for item in paused))
 
 
 def _remove_networks(identity: str, known: Iterable[str], say: Say) -> None:

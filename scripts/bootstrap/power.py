@@ -31,7 +31,8 @@ def stop(stack: Stack, say: Say) -> None:
 def start(stack: Stack, say: Say) -> None:
     """Start stores, then servers, each once the ones before it are healthy."""
     for tier in _tiers(stack):
-        if stopped := [item for item in tier if item.status != "running"]:
+        leftovers.unpause(tier, say)
+        if stopped := [item for item in tier if item.status not in ("running", "paused")]:
             say(f"Starting {_names(stopped)}")
             _docker("start", *(item.id for item in stopped))
         _wait(stack, {item.id for item in tier})

@@ -278,6 +278,22 @@ def test_stores_start_first_and_stop_last_and_run_once_ones_never(
     assert [call for call in docker.calls if call.startswith("start")] == ["start id-of-mlflow-postgres"]
 
 
+def test_what_was_paused_goes_on(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    state_has("mlflow-server")
+    engine_has(container("mlflow-server", Status="paused"))
+    leftovers.clear(stack, said.append)
+    docker.answers("unpause", code=1, err="no such process")
+    with pytest.raises(Problem, match="no such process"):
+        power.start(stack, said.append)
+    assert [call for call in docker.calls if "pause" in call] == ["unpause id-of-mlflow-server"] * 2
+
+
 def test_a_store_that_ends_again_is_named(
     stack: Stack, engine_has: Callable[..., None], said: list[str]
 ) -> None:
