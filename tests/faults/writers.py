@@ -16,7 +16,7 @@ from tests.conditions import until
 from tests.deployment import Deployment
 
 # Longer than any answer may take: who waits longer than this was not answered.
-_TIMEOUT_SECONDS = 60
+_TIMEOUT_SECONDS = 120
 _PAUSE_SECONDS = 0.05
 
 
