@@ -186,10 +186,12 @@ class Deployment:
         names = list(self.containers())
         if names:
             self.docker("rm", "--force", "--volumes", *names, check=False)
-        for kind in ("network", "volume"):
-            for name in self.docker(kind, "ls", "--format", "{{.Name}}").stdout.split():
+        # Networks by their ids: an interrupted `up` may leave two of one name.
+        for kind, key in (("network", "ID"), ("volume", "Name")):
+            listed = self.docker(kind, "ls", "--format", f"{{{{.Name}}}} {{{{.{key}}}}}").stdout.splitlines()
+            for name, which in map(str.split, listed):
                 if name.startswith(self.prefix):
-                    self.docker(kind, "rm", name, check=False)
+                    self.docker(kind, "rm", which, check=False)
         for tag in self.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
             if tag.startswith(self.prefix):
                 self.docker("rmi", tag, check=False)
