@@ -57,7 +57,8 @@ class TeamMember:
     models: Mapping[str, str] = field(default_factory=dict)
 
 
-def _team(value: list[Any]) -> tuple[TeamMember, ...]:
+def team_members(value: list[Any]) -> tuple[TeamMember, ...]:
+    """The entries of `mlflowUsers`, checked."""
     return tuple(_member(position, entry) for position, entry in enumerate(value))
 
 
@@ -162,7 +163,9 @@ class MlflowSettings:
         checks.one_of(*checks.PERMISSIONS),
     )
     users: tuple[TeamMember, ...] = _setting(
-        [], "The team: name, admin, password, adopt, experiments, models of each (docs/users.md)", _team
+        [],
+        "The team: name, admin, password, adopt, experiments, models of each (docs/users.md)",
+        team_members,
     )
     create_experiments: bool = _setting(
         True, "Create experiments that a team member is given a permission on"

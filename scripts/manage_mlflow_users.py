@@ -39,6 +39,7 @@ from components.mlflow_auth.errors import MlflowAuthError, NotFound, WrongCreden
 from components.mlflow_auth.permissions import LEVELS, Target, experiment, model
 from components.mlflow_auth.transport import checked_url
 from components.problems import Refused
+from scripts.arguments import ArgumentParser, argument, filled, text
 from scripts.bootstrap import stack as stacks
 from scripts.bootstrap.problems import Problem
 
@@ -448,13 +449,27 @@ def generated_password() -> str:
     return secrets.token_urlsafe(24)
 
 
+def _url(value: str) -> str:
+    return checked_url(value) if value else value
+
+
+def _password(value: str) -> str:
+    if problem := password_problem(value):
+        raise ValueError(problem)
+    return value
+
+
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     """What every command takes."""
     parser.add_argument(
-        "--tracking-uri", help=f"MLflow's URL (else MLFLOW_TRACKING_URI, the stack's, or {DEFAULT_URI})"
+        "--tracking-uri",
+        type=argument(_url),
+        help=f"MLflow's URL (else MLFLOW_TRACKING_URI, the stack's, or {DEFAULT_URI})",
     )
     parser.add_argument(
-        "--admin-username", help="who logs in (else MLFLOW_TRACKING_USERNAME, the stack's, or admin)"
+        "--admin-username",
+        type=text,
+        help="who logs in (else MLFLOW_TRACKING_USERNAME, the stack's, or admin)",
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -463,13 +478,22 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         help="that user's password is the first line of standard input",
     )
     group.add_argument(
-        "--admin-password", metavar="PASSWORD", help="that user's password, visible to others on this machine"
+        "--admin-password",
+        type=text,
+        metavar="PASSWORD",
+        help="that user's password, visible to others on this machine",
     )
     parser.add_argument(
-        "--stack", default="dev", help="the Pulumi stack to ask for URL and credentials (default: dev)"
+        "--stack",
+        type=filled,
+        default="dev",
+        help="the Pulumi stack to ask for URL and credentials (default: dev)",
     )
     parser.add_argument(
-        "--auth-container", metavar="NAME", help="Postgres container of the authentication database"
+        "--auth-container",
+        type=text,
+        metavar="NAME",
+        help="Postgres container of the authentication database",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="look, say what would be done, and change nothing"
@@ -478,25 +502,28 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before something is deleted")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Manage MLflow's users and permissions.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Manage MLflow's users and permissions.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help_: str, *arguments: str) -> argparse.ArgumentParser:
+    def command(name: str, help_: str, *arguments: str) -> ArgumentParser:
         sub = commands.add_parser(name, help=help_, description=help_)
-        for argument in arguments:
-            sub.add_argument(argument, required=True)
+        for name in arguments:
+            sub.add_argument(name, type=filled, required=True)
         add_connection_arguments(sub)
         return sub
 
-    def experiment_of(sub: argparse.ArgumentParser) -> None:
+    def experiment_of(sub: ArgumentParser) -> None:
         group = sub.add_mutually_exclusive_group(required=True)
-        group.add_argument("--experiment-id")
-        group.add_argument("--experiment-name")
+        group.add_argument("--experiment-id", type=filled)
+        group.add_argument("--experiment-name", type=filled)
 
-    create = command("create-user", "add a user", "--username")
+    create = command("create-user", "add a user")
+    create.add_argument("--username", type=argument(mlflow_user_name), required=True)
     secret = create.add_mutually_exclusive_group()
-    secret.add_argument("--password", help="the password, visible to others on this machine")
+    secret.add_argument(
+        "--password", type=argument(_password), help="the password, visible to others on this machine"
+    )
     secret.add_argument(
         "--password-stdin", action="store_true", help="the password is a line of standard input"
     )
@@ -505,9 +532,11 @@ def _parser() -> argparse.ArgumentParser:
     command("list-users", "show all users")
     command("show-user", "show what a user may do", "--username")
     change = command("change-password", "change a password: one's own, or that of --username")
-    change.add_argument("--username")
+    change.add_argument("--username", type=text)
     secret = change.add_mutually_exclusive_group()
-    secret.add_argument("--new-password", help="the new password, visible to others on this machine")
+    secret.add_argument(
+        "--new-password", type=argument(_password), help="the new password, visible to others on this machine"
+    )
     secret.add_argument(
         "--password-stdin", action="store_true", help="the new password is a line of standard input"
     )

@@ -11,9 +11,9 @@ configuration, secrets encrypted, and `pulumi up` looks after it from then on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,12 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from components.mlflow_auth.client import User, password_problem
+from components.checks import mlflow_user_name
+from components.mlflow_auth.client import User
 from components.mlflow_auth.permissions import LEVELS
+from components.problems import Refused
+from components.settings import team_members
+from scripts.arguments import ArgumentParser, argument, filled
 from scripts.bootstrap.stack import Stack
 from scripts.manage_mlflow_users import (
     Login,
@@ -38,8 +42,6 @@ from scripts.manage_mlflow_users import (
     report,
 )
 
-_KEYS = {"name", "admin", "password", "experiments", "models", "adopt"}
-
 
 @dataclass
 class Member:
@@ -50,34 +52,6 @@ class Member:
     password: str | None = None
     experiments: dict[str, str] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, entry: Any) -> Member:
-        """A member as an entry of the stack's mlflowUsers."""
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise Refusal('every member of the team file is an object with a name: {"name": "alice"}')
-        name = entry["name"]
-        unknown = sorted(set(entry) - _KEYS)
-        if unknown:
-            raise Refusal(
-                f"member {name!r} has the unknown key {unknown[0]!r}; use {', '.join(sorted(_KEYS))}"
-            )
-        member = cls(
-            name,
-            bool(entry.get("admin", False)),
-            entry.get("password"),
-            dict(entry.get("experiments", {})),
-            dict(entry.get("models", {})),
-        )
-        for thing, level in [*member.experiments.items(), *member.models.items()]:
-            if level not in LEVELS:
-                raise Refusal(
-                    f"member {name!r} has the permission {level!r} on {thing!r}; use one of {', '.join(LEVELS)}"
-                )
-        problem = password_problem(member.password) if member.password is not None else None
-        if problem:
-            raise Refusal(f"member {name!r}: {problem}")
-        return member
 
 
 @dataclass
@@ -190,17 +164,24 @@ def _team(path: str) -> list[Member]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         entries = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Refusal(
             f"cannot read the team from {path!r} ({type(error).__name__}); give a JSON list"
         ) from None
     if not isinstance(entries, list):
         raise Refusal(f"{path!r} does not hold a JSON list of members")
-    return [Member.of(entry) for entry in entries]
+    try:
+        members = team_members(entries)
+    except Refused as refused:
+        raise Refusal(f"{path!r}: {refused.problem}; {refused.fix}") from None
+    return [
+        Member(one.name, one.admin, one.password or None, dict(one.experiments), dict(one.models))
+        for one in members
+    ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Set up MLflow's administrator and team.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Set up MLflow's administrator and team.")
     add_connection_arguments(parser)
     admin = parser.add_mutually_exclusive_group()
     admin.add_argument(
@@ -210,13 +191,26 @@ def _parser() -> argparse.ArgumentParser:
         "--new-admin-password-stdin", action="store_true", help="the new one is a line of standard input"
     )
     parser.add_argument(
-        "--member", action="append", default=[], metavar="NAME", help="add a user (repeatable)"
+        "--member",
+        type=argument(mlflow_user_name),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="add a user (repeatable)",
     )
     parser.add_argument(
-        "--admin-member", action="append", default=[], metavar="NAME", help="add an administrator"
+        "--admin-member",
+        type=argument(mlflow_user_name),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="add an administrator",
     )
     parser.add_argument(
-        "--team", metavar="FILE", help="add the users of a JSON list like mlflowUsers; - reads it from stdin"
+        "--team",
+        type=filled,
+        metavar="FILE",
+        help="add the users of a JSON list like mlflowUsers; - reads it from stdin",
     )
     parser.add_argument(
         "--write-config", action="store_true", help="declare what was done in the stack's configuration"
@@ -224,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, say: Say, warn: Say) -> dict[str, Any]:
+def _run(args: Namespace, say: Say, warn: Say) -> dict[str, Any]:
     by_flags = bool(
         args.keep_admin_password
         or args.new_admin_password_stdin
@@ -237,9 +231,11 @@ def _run(args: argparse.Namespace, say: Say, warn: Say) -> dict[str, Any]:
             "there is no terminal to ask on: say what to do by --keep-admin-password or --new-admin-password-stdin, --member, "
             "--admin-member, --team, --write-config"
         )
+    # All that can be wrong with the team is told before anything is changed. Standard input holds passwords first.
+    team = _team(args.team) if args.team not in (None, "-") else []
     setup = Setup(Login(args, warn).manager(say), say, warn)
     try:
-        users = _set_up(setup, args, by_flags)
+        users = _set_up(setup, args, team, by_flags)
     except BaseException:
         # Nobody could know them otherwise.
         for name, password in setup.generated.items():
@@ -252,13 +248,16 @@ def _run(args: argparse.Namespace, say: Say, warn: Say) -> dict[str, Any]:
     return {"users": [as_json(user) for user in users], "generated_passwords": setup.generated}
 
 
-def _set_up(setup: Setup, args: argparse.Namespace, by_flags: bool) -> list[User]:
+def _set_up(setup: Setup, args: Namespace, team: list[Member], by_flags: bool) -> list[User]:
     write_config = args.write_config
     if by_flags:
-        if args.new_admin_password_stdin:
-            setup.set_admin_password(read_line("the administrator's new password"))
+        new = read_line("the administrator's new password") if args.new_admin_password_stdin else None
+        if args.team == "-":
+            team = _team("-")
+        if new is not None:
+            setup.set_admin_password(new)
         members = [*map(Member, args.member), *(Member(name, is_admin=True) for name in args.admin_member)]
-        for member in [*members, *(_team(args.team) if args.team else [])]:
+        for member in [*members, *team]:
             setup.add(member)
     else:
         _guide(setup)

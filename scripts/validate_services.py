@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import secrets
 import subprocess
 import sys
@@ -534,10 +535,23 @@ def works(results: Iterable[Result]) -> bool:
 def read_outputs(stack: str, file: str | None) -> Mapping[str, Any]:
     """The stack's outputs from Pulumi, or from a JSON file (`-`: standard input)."""
     if file is not None:
-        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+        found = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} does not hold a JSON object")
+        for name in ("containers", "volumes", "mlflowUserPasswords"):
+            if not isinstance(found.get(name) or {}, dict):
+                raise ValueError(f"{name} in {file} is not a JSON object")
+        return found
     from scripts.bootstrap.stack import outputs
 
     return outputs(stack)
+
+
+def seconds(value: str) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:  # nan is neither
+        raise ValueError
+    return number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -550,7 +564,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--patience",
-        type=float,
+        type=seconds,
         default=60,
         metavar="SECONDS",
         help="how long a trace may take to appear (60)",

@@ -26,7 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=20261126, help="what chance decides is the same for a seed")
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('--seed')}"
+
+
+@pytest.hookimpl(tryfirst=True)  # hypothesis reads its seed when it is configured
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(config.getoption("--seed"))
     config.addinivalue_line("markers", "thorough: takes minutes; `make test-faults` runs it")
 
 

@@ -13,6 +13,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m airgap.toolchain", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(PARTS))
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in PARTS]:
+        # Before the first is built, which takes minutes.
+        parser.error(f"the toolchain has no part called {unknown[0]!r}; name some of: {', '.join(PARTS)}")
     try:
         for name in arguments.names:
             print(name, ensure(name, say=lambda line: print(line, file=sys.stderr, flush=True)), flush=True)

@@ -50,6 +50,10 @@ def checked_url(url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"the MLflow URL {url!r} is not an http(s) URL; write http://HOST:PORT")
+    try:
+        requests.Request("GET", url).prepare()
+    except ValueError:
+        raise ValueError(f"no request can go to the MLflow URL {url!r}; write http://HOST:PORT") from None
     return url.rstrip("/")
 
 

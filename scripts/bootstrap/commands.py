@@ -32,6 +32,8 @@ _NOT_INHERITED = (
     "VIRTUAL_ENV",
     "PYTHONHOME",
 )
+# `make stop ARGS=--help` must not stop anything.
+_TAKE_NOTHING = ("stop", "start", "env", "credentials", "client-env", "lint", "format", "help")
 _SHOWN_IN_ENV = (
     "PATH",
     "VIRTUAL_ENV",
@@ -332,6 +334,10 @@ def main(arguments: Sequence[str]) -> int:
         os.environ.pop(variable, None)
     if name not in COMMANDS:
         return _failed(f"there is no command {name!r}", f"use one of {', '.join(COMMANDS)}")
+    if rest and name in _TAKE_NOTHING:
+        return _failed(
+            f"make {name} takes no ARGS, and was given {rest[0]!r}", "leave them out; make help tells more"
+        )
     again = f"make {name}" if call.name == "dev" else f"make {name} STACK={call.name}"
     try:
         code = COMMANDS[name](call)

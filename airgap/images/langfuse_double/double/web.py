@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import gzip
 import html
 import json
 import logging
 import uuid
-import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -25,6 +23,7 @@ from starlette.routing import Route
 
 from . import VERSION, events, otel, queue
 from .clickhouse import ClickHouse
+from .gzipped import TooLarge, unpacked
 from .objects import ObjectStore
 from .postgres import Postgres
 from .problems import StoreProblem
@@ -396,8 +395,10 @@ async def _body(request: Request) -> bytes:
             raise HTTPException(413, "Request body too large")
     if "gzip" in request.headers.get("content-encoding", ""):
         try:
-            return gzip.decompress(body)
-        except (OSError, EOFError, zlib.error):
+            return unpacked(body, _LARGEST_BODY)
+        except TooLarge:
+            raise HTTPException(413, "Request body too large") from None
+        except ValueError:
             raise HTTPException(400, "Failed to decompress request body") from None
     return body
 
