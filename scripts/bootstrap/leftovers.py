@@ -46,7 +46,7 @@ def clear(stack: Stack, say: Say, *, removing: bool = False) -> None:
     state = stack.export()
     resources: list[Mapping[str, Any]] = state.get("resources") or []
     identity = next((_identity_of(item) for item in resources if _is_identity(item)), "")
-    _refuse_foreign(stack, identity)
+    _refuse_foreign(stack, identity, _volumes(state).values())
     unpause(containers(stack), say)
     forgotten = _forget_volumes(stack, state, say, removing=removing)
     interrupted = bool(state.get("pending_operations"))
@@ -107,16 +107,27 @@ def _identity_of(resource: Mapping[str, Any]) -> str:
     return str((resource.get("outputs") or {}).get("hex", ""))
 
 
-def _refuse_foreign(stack: Stack, identity: str) -> None:
-    """Stop where the engine has something of a stack of this name that this state did not make."""
+def _volumes(state: Mapping[str, Any]) -> dict[str, str]:
+    """URN -> name of the volumes in the state."""
+    return {
+        str(item.get("urn", "")): item["id"]
+        for item in state.get("resources") or []
+        if item.get("type") == _VOLUME
+    }
+
+
+def _refuse_foreign(stack: Stack, identity: str, volumes: Iterable[str]) -> None:
+    """Stop where the engine has something of a stack of this name that this state does not know.
+
+    `volumes` it knows, whatever their labels say: nobody can change those, and a state may have taken over another's data.
+    """
     owned = f"--filter label={_owner(stack)}"
     foreign = [item.name for item in containers(stack) if item.identity != identity]
     for kind in ("volume", "network"):
         form = f'{{{{.Name}}}} {{{{.Label "{ID_LABEL}"}}}}'
         lines = _docker(kind, "ls", "--filter", f"label={_owner(stack)}", "--format", form).splitlines()
-        foreign += [
-            name for name, _, its in (line.partition(" ") for line in lines) if its.strip() != identity
-        ]
+        others = [name for name, _, its in (line.partition(" ") for line in lines) if its.strip() != identity]
+        foreign += set(others).difference(volumes if kind == "volume" else ())
     if foreign:
         what = f"the state of the stack {stack.name} was lost" if not identity else "another state made them"
         raise Problem(
@@ -132,11 +143,7 @@ def _refuse_foreign(stack: Stack, identity: str) -> None:
 
 def _forget_volumes(stack: Stack, state: Mapping[str, Any], say: Say, *, removing: bool) -> bool:
     """Docker's provider fails at a volume that is gone. It may be gone: an interrupted `destroy` removed it."""
-    declared = {
-        str(item.get("urn", "")): item["id"]
-        for item in state.get("resources") or []
-        if item.get("type") == _VOLUME
-    }
+    declared = _volumes(state)
     existing = set(_docker("volume", "ls", "--format", "{{.Name}}").split()) if declared else set()
     gone = {urn: name for urn, name in declared.items() if name not in existing}
     deleting = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +83,16 @@ def _run_once_container_removed(up: Deployment) -> None:
 
 def _volume_without_labels(up: Deployment) -> None:
     """As a restore by hand leaves it."""
+    _volume_made_again(up)
+
+
+def _volume_of_another_state(up: Deployment) -> None:
+    """As a restore leaves it that keeps labels, of a stack whose state was lost."""
+    owner = up.inspect(STORE)["Config"]["Labels"][leftovers.STACK_LABEL]
+    _volume_made_again(up, f"--label={leftovers.STACK_LABEL}={owner}", f"--label={leftovers.ID_LABEL}=0000")
+
+
+def _volume_made_again(up: Deployment, *labels: str) -> None:
     volume, other = f"{up.prefix}mlflow-minio-data", f"{up.prefix}copy"
     image = up.inspect(STORE)["Image"]
     docker("rm", "--force", up.container(STORE))
@@ -93,7 +104,7 @@ def _volume_without_labels(up: Deployment) -> None:
     docker("volume", "create", other)
     copy(volume, other)
     docker("volume", "rm", volume)
-    docker("volume", "create", volume)
+    docker("volume", "create", *labels, volume)
     copy(other, volume)
     docker("volume", "rm", other)
 
@@ -110,6 +121,7 @@ def _volume_without_labels(up: Deployment) -> None:
         _without_network,
         _run_once_container_removed,
         _volume_without_labels,
+        _volume_of_another_state,
     ],
 )
 def test_it_is_found_and_put_right(
@@ -117,10 +129,12 @@ def test_it_is_found_and_put_right(
 ) -> None:
     before = _looks(up)
     change(up)
+    began = time.monotonic()
     leftovers.clear(stack, say)
     up.up("--refresh").ok()
     # Docker takes note that a service answers again some seconds after.
     until(lambda: _looks(up) == before, "the same as before")
+    print(f"{change.__name__.strip('_')}: put right after {time.monotonic() - began:.0f} s")
     assert written.lost() == []
     up.up("--refresh", "--expect-no-changes").ok()
 

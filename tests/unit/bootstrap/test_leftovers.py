@@ -168,16 +168,19 @@ def test_what_another_state_made_is_refused_and_left_alone(
     assert removed(docker) == []
 
 
-def test_kept_volumes_are_nobody_elses(
+@pytest.mark.parametrize("identity", [OURS, OTHERS], ids=["kept", "taken over"])
+def test_volumes_that_the_state_knows_are_nobody_elses(
     stack: Stack,
     docker: Program,
     engine_has: Callable[..., None],
     state_has: Callable[..., None],
     said: list[str],
+    identity: str,
 ) -> None:
-    state_has()
+    state_has(volumes=["mlflow-postgres-data"])
     engine_has()
-    docker.answers("volume ls", f"mlflow-postgres-data {OURS}\n")
+    docker.answers("volume ls --filter", f"mlflow-postgres-data {identity}\n")
+    docker.answers("volume ls --format {{.Name}}", "mlflow-postgres-data\n")
     leftovers.clear(stack, said.append)
     assert said == []
     assert removed(docker) == []
