@@ -42,18 +42,19 @@ def _containers() -> list[Mapping[str, Any]]:
     """Of all containers on the engine: name, stack label and published ports."""
     try:
         ids = _docker("ps", "--all", "--quiet", "--no-trunc").split()
-        return json.loads(_docker("inspect", "--type", "container", *ids)) if ids else []
+        # Of one that another stack removed in this moment it says that, and describes the others all the same.
+        return json.loads(_docker("inspect", "--type", "container", *ids, check=False)) if ids else []
     except (OSError, subprocess.SubprocessError, ValueError):
         return []
 
 
-def _docker(*arguments: str) -> str:
+def _docker(*arguments: str, check: bool = True) -> str:
     return subprocess.run(
         ["docker", *arguments],
         capture_output=True,
         text=True,
         timeout=_SECONDS,
-        check=True,
+        check=check,
         stdin=subprocess.DEVNULL,
     ).stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +90,15 @@ def test_what_another_stack_runs_does_not_matter(monkeypatch: pytest.MonkeyPatch
     containers = [_container("mlflow-server", "3.17.2", stack=f"{PROJECT}/other")]
     found = _refused(monkeypatch, containers, mlflowVersion="3.4.0", namePrefix="mine-")
     assert found == []
+
+
+def test_a_container_that_goes_meanwhile_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\n[ "$1" = ps ] && echo here gone && exit\necho \'[{"Name": "/here"}]\'\nexit 1\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert preflight._containers() == [{"Name": "/here"}]
