@@ -134,7 +134,8 @@ def _refuse_foreign(stack: Stack, identity: str, volumes: Iterable[str]) -> None
             f"the engine has parts of a stack {stack.name} that this state does not know, so {what}: "
             f"{', '.join(sorted(foreign))}",
             f"put the state back ({state_folder(stack.root) or 'its backend'}, from a backup or the other checkout), or choose "
-            "another stack by STACK=NAME. To remove them WITH THEIR DATA and start anew:\n"
+            "another stack by STACK=NAME. docs/operations.md tells how a new state takes the data over. To remove everything WITH "
+            "THE DATA (the last line) and start anew:\n"
             f"    docker ps -aq {owned} | xargs -r docker rm -f\n"
             f"    docker network ls -q {owned} | xargs -r docker network rm\n"
             f"    docker volume ls -q {owned} | xargs -r docker volume rm",
