@@ -96,11 +96,7 @@ class LangfuseStack(pulumi.ComponentResource):
             "langfuse-redis": settings.redis_url,
             "langfuse-minio": settings.s3_endpoint,
         }
-        self.volumes: Mapping[str, docker.Volume] = {
-            store: site.volume(f"{store}-data", self, secrets)
-            for store, managed in stores.items()
-            if not managed
-        }
+        self.volumes = site.volumes(stores, self, secrets)
         self.containers: dict[str, docker.Container] = {}
         self.url = settings.public_url or f"http://{site.host}:{settings.port}"
         if network:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -83,11 +82,7 @@ class MlflowStack(pulumi.ComponentResource):
             "mlflow-postgres-auth": settings.auth_database_url,
             "mlflow-minio": settings.s3_endpoint,
         }
-        self.volumes: Mapping[str, docker.Volume] = {
-            store: site.volume(f"{store}-data", self, secrets)
-            for store, managed in stores.items()
-            if not managed
-        }
+        self.volumes = site.volumes(stores, self, secrets)
         self.containers: dict[str, docker.Container] = {}
         local = f"http://{site.host}:{settings.port}"
         self.url = settings.public_url or local

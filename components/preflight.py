@@ -63,8 +63,12 @@ def _name(container: Mapping[str, Any]) -> str:
     return str(container["Name"]).removeprefix("/")
 
 
+def _label(container: Mapping[str, Any], key: str) -> str:
+    return (container["Config"].get("Labels") or {}).get(f"{PROJECT}.{key}", "")
+
+
 def _owner(container: Mapping[str, Any]) -> str:
-    return (container["Config"].get("Labels") or {}).get(f"{PROJECT}.stack", "")
+    return _label(container, "stack")
 
 
 def _names(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -116,9 +120,9 @@ def _ports(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) 
 def _unreadable(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) -> Iterator[Problem]:
     """By the versions that this stack's containers were made with."""
     made_with = {
-        labels.get(f"{PROJECT}.service", ""): labels.get(f"{PROJECT}.version", "")
-        for labels in ((container["Config"].get("Labels") or {}) for container in containers)
-        if labels.get(f"{PROJECT}.stack") == stack
+        _label(container, "service"): _label(container, "version")
+        for container in containers
+        if _owner(container) == stack
     }
     kept = set(made_with) & set(_services(settings))
     for service, (image, key) in _ONLY_UPWARDS.items():

@@ -62,9 +62,9 @@ class Attachment:
 class ServiceArgs:
     """What differs between containers; everything else is the same for all and stands in `declare`.
 
-    `secrets` become files in /run/secrets, `files` any other files; neither shows in `docker inspect`. `memory` is in MiB.
-    `shared_memory` of /dev/shm, too. `ports` maps the container's to the published one. `after`: resources to wait for; `gates`: outputs of run-once containers
-    that must have succeeded. `reason`: why the first start takes long.
+    `secrets` become files in /run/secrets, `files` any other files; neither shows in `docker inspect`. `memory` is in MiB, and
+    so is `shared_memory`, of /dev/shm. `ports` maps the container's to the published one. `after`: resources to wait for;
+    `gates`: outputs of run-once containers that must have succeeded. `reason`: why the first start takes long.
     """
 
     image: str

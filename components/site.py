@@ -77,7 +77,17 @@ class Site(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
         )
 
-    def volume(self, name: str, parent: pulumi.Resource, secrets: Secrets) -> docker.Volume:
+    def volumes(
+        self, stores: Mapping[str, str], parent: pulumi.Resource, secrets: Secrets
+    ) -> Mapping[str, docker.Volume]:
+        """A volume for each store of which the settings give no address."""
+        return {
+            store: self._volume(f"{store}-data", parent, secrets)
+            for store, managed in stores.items()
+            if not managed
+        }
+
+    def _volume(self, name: str, parent: pulumi.Resource, secrets: Secrets) -> docker.Volume:
         """Data that outlives its container, and by the retention setting the stack. It goes before the secrets that unlock it."""
         return docker.Volume(
             f"volume-{name}",

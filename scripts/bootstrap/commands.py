@@ -80,7 +80,7 @@ def up(call: Call) -> int:
     images.prepare(found, venv.python_of(), say, double=double)
     leftovers.clear(found, say)
     go = ("up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs", *call.arguments)
-    if not team.is_large(found.get_config("mlflowUsers")):
+    if not team.is_large(found):
         code = _pulumi(found, *go)
     else:
         say("Team: a large one, so everything else first")
@@ -144,8 +144,8 @@ def destroy(call: Call) -> int:
     delete_data = call.take(DELETE_DATA)
     engine.ensure(say)
     found = _stack(call)
-    leftovers.clear(found, say, removing=True)
-    team.forget(found, say)
+    resources = leftovers.clear(found, say, removing=True)
+    team.forget(found, resources, say)
     if delete_data:
         code = _pulumi(found, "state", "unprotect", "--all", "--yes")
         return code or _pulumi(found, *DESTROY, "--suppress-outputs", *call.arguments)

@@ -37,17 +37,18 @@ class Found:
     health: str
 
 
-def clear(stack: Stack, say: Say, *, removing: bool = False) -> None:
+def clear(stack: Stack, say: Say, *, removing: bool = False) -> list[Mapping[str, Any]]:
     """Put right what can be put right without losing anything; refuse where the state does not fit the engine.
 
-    `removing`: the stack is about to go, so data that is gone already is no reason to refuse.
+    `removing`: the stack is about to go, so data that is gone already is no reason to refuse. Returns the state's resources.
     """
     _clear_lock(stack, say)
     state = stack.export()
     resources: list[Mapping[str, Any]] = state.get("resources") or []
     identity = next((_identity_of(item) for item in resources if _is_identity(item)), "")
-    _refuse_foreign(stack, identity, _volumes(state).values())
-    unpause(containers(stack), say)
+    there = containers(stack)
+    _refuse_foreign(stack, identity, there, _volumes(state).values())
+    unpause(there, say)
     forgotten = _forget_volumes(stack, state, say, removing=removing)
     interrupted = bool(state.get("pending_operations"))
     if interrupted:
@@ -66,10 +67,12 @@ def clear(stack: Stack, say: Say, *, removing: bool = False) -> None:
             )
     if forgotten or interrupted:
         resources = stack.export().get("resources") or []
+        there = containers(stack)  # what the engine was at when the run was killed is done by now
     known = {str(item.get("id", "")) for item in resources}
-    _remove_containers(stack, identity, known, say)
+    _remove_containers(there, identity, known, say)
     _remove_networks(identity, known, say)
     _attach(resources, say)
+    return resources
 
 
 def containers(stack: Stack) -> list[Found]:
@@ -116,13 +119,13 @@ def _volumes(state: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _refuse_foreign(stack: Stack, identity: str, volumes: Iterable[str]) -> None:
+def _refuse_foreign(stack: Stack, identity: str, there: Iterable[Found], volumes: Iterable[str]) -> None:
     """Stop where the engine has something of a stack of this name that this state does not know.
 
     `volumes` it knows, whatever their labels say: nobody can change those, and a state may have taken over another's data.
     """
     owned = f"--filter label={_owner(stack)}"
-    foreign = [item.name for item in containers(stack) if item.identity != identity]
+    foreign = [item.name for item in there if item.identity != identity]
     for kind in ("volume", "network"):
         form = f'{{{{.Name}}}} {{{{.Label "{ID_LABEL}"}}}}'
         lines = _docker(kind, "ls", "--filter", f"label={_owner(stack)}", "--format", form).splitlines()
@@ -165,8 +168,8 @@ def _forget_volumes(stack: Stack, state: Mapping[str, Any], say: Say, *, removin
     return bool(gone)
 
 
-def _remove_containers(stack: Stack, identity: str, known: Iterable[str], say: Say) -> None:
-    for item in containers(stack):
+def _remove_containers(there: Iterable[Found], identity: str, known: Iterable[str], say: Say) -> None:
+    for item in there:
         if item.identity != identity:
             continue
         if item.id not in known:

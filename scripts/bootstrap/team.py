@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scripts.bootstrap.processes import Say
@@ -22,17 +23,18 @@ ALL_BUT_ACCOUNTS = tuple(
 WRITE_ONCE = {"PULUMI_SKIP_CHECKPOINTS": "true"}
 
 
-def is_large(users: Any) -> bool:
-    """Whether the setting mlflowUsers declares many users and permissions."""
+def is_large(stack: Stack) -> bool:
+    """Whether the settings declare many users and permissions."""
+    # Only asked where there is an answer: each question to the CLI takes half a second.
+    users = stack.get_config("mlflowUsers") if stack.sets("mlflowUsers") else None
     if not isinstance(users, list):
         return False
     held = [user.get(kind) for user in users if isinstance(user, dict) for kind in ("experiments", "models")]
     return len(users) + sum(len(each) for each in held if isinstance(each, dict)) > _LARGE
 
 
-def forget(stack: Stack, say: Say) -> None:
+def forget(stack: Stack, resources: Sequence[Mapping[str, Any]], say: Say) -> None:
     """Before a `destroy`: take a large team out of the state at once. Its accounts go, or are kept, with MLflow's database."""
-    resources = stack.export().get("resources") or []
     members = [item for item in resources if str(item.get("type", "")).startswith(_TYPE)]
     component = next((item["urn"] for item in resources if item.get("type") == _COMPONENT), None)
     if len(members) <= _LARGE or component is None:

@@ -121,6 +121,7 @@ def ready(tmp_path: Path, pulumi: Program, docker: Program, monkeypatch: pytest.
 def test_a_large_team_comes_after_everything_else(ready: Stack, pulumi: Program) -> None:
     held = {"experiments": {"0": "READ", "1": "READ"}}
     users = [{"name": f"user-{number}", **held} for number in range(70)]
+    ready.config_file.write_text("config:\n  mlops-stack:mlflowUsers: []\n")
     pulumi.answers("config get mlops-stack:mlflowUsers", {"objectValue": users})
     assert commands.main(["up"]) == 0
     first, second = (call for call in pulumi.calls if call.startswith("up"))
