@@ -21,7 +21,7 @@ from benchmarks.compose import Compose, dependencies, generate
 from benchmarks.report import a_stack, notice, table
 from scripts.bootstrap.commands import DESTROY
 from tests.deployment import SERVICES, Deployment, pulumi_environment
-from tests.integration.images.engine import docker
+from tests.integration.images.engine import docker, relabelled, tag_of
 
 STEPS = ("fresh", "no change", "one image changed", "destroy")
 _CHANGED = "mlflow"
@@ -145,9 +145,8 @@ def equal_to(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def another_image(image: str) -> Iterator[str]:
     """A tag of the same content with another id."""
     tag = f"mlops-stack-bench/{_CHANGED}:changed"
-    docker("build", "--quiet", "--tag", tag, "-", stdin=f"FROM {image}\nLABEL changed=yes\n".encode())
     try:
-        yield tag
+        yield relabelled(image, tag)
     finally:
         docker("rmi", tag, check=False)
 
@@ -204,11 +203,6 @@ class Comparison:
 
 def _inspected(stack: Deployment) -> dict[str, Any]:
     return {service: stack.inspect(service) for service in _ALL}
-
-
-def tag_of(image: str) -> str:
-    """A tag of an image, by its id."""
-    return docker("image", "inspect", "--format", "{{index .RepoTags 0}}", image).stdout.strip()
 
 
 @contextmanager

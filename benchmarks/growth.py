@@ -5,30 +5,15 @@ Run it with `python -m benchmarks growth`. Every stack has all twelve containers
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 
-from benchmarks.memory import busy_seconds, usage
-from benchmarks.report import a_stack, notice, table
+from benchmarks.memory import idle_cores, usage
+from benchmarks.report import a_stack, notice, seconds, table
 from scripts.bootstrap.commands import DESTROY
 from tests.deployment import Deployment
 
 COUNTS = (1, 5, 10)
 _IDLE_SECONDS = 30.0
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    began = time.monotonic()
-    action()
-    return time.monotonic() - began
-
-
-def idle_cores(stacks: list[Deployment]) -> float:
-    """How many cores all of them and the engine take while nobody uses them."""
-    began, before = time.monotonic(), busy_seconds(*stacks)
-    time.sleep(_IDLE_SECONDS)
-    return (busy_seconds(*stacks) - before) / (time.monotonic() - began)
 
 
 def main() -> None:
@@ -38,14 +23,16 @@ def main() -> None:
         stacks: list[Deployment] = []
         while len(stacks) < COUNTS[-1]:
             stack = held.enter_context(a_stack())
-            fresh = _seconds(lambda stack=stack: stack.up().ok())  # type: ignore[misc]
+            fresh = seconds(lambda stack=stack: stack.up().ok())  # type: ignore[misc]
             stacks.append(stack)
             notice(f"stack {len(stacks)}: {fresh:.1f} s")
             if len(stacks) in COUNTS:
-                unchanged = _seconds(lambda stack=stack: stack.up("--expect-no-changes").ok())  # type: ignore[misc]
+                unchanged = seconds(lambda stack=stack: stack.up("--expect-no-changes").ok())  # type: ignore[misc]
                 memory = sum(sum(usage(one).values()) for one in stacks)
-                rows.append((len(stacks), fresh, unchanged, memory, idle_cores(stacks)))
-        gone = [_seconds(lambda stack=stack: stack.pulumi(*DESTROY).ok()) for stack in reversed(stacks)]  # type: ignore[misc]
+                rows.append(
+                    (len(stacks), fresh, unchanged, memory, idle_cores(*stacks, seconds=_IDLE_SECONDS))
+                )
+        gone = [seconds(lambda stack=stack: stack.pulumi(*DESTROY).ok()) for stack in reversed(stacks)]  # type: ignore[misc]
     first = rows[0]
     print("The last stack's deployment, and all stacks together; ratios to one stack alone.\n")
     table(

@@ -18,16 +18,16 @@ from typing import Any
 import requests
 
 from benchmarks.compose import Compose, generate, literal
-from benchmarks.deploy import tag_of
 from benchmarks.load import drive
 from benchmarks.report import a_stack, notice, table
 from benchmarks.tracking import Client, container_seconds
 from components.service import REST_SECONDS
 from scripts.bootstrap.commands import DESTROY
-from tests.deployment import RUN_ONCE, SERVICES, Deployment
-from tests.integration.images.engine import docker
+from tests.deployment import RUNNING as BY_PRODUCT
+from tests.deployment import SERVICES, Deployment
+from tests.integration.images.engine import docker, tag_of
 
-RUNNING = [name for name in (*SERVICES["mlflow"], *SERVICES["langfuse"]) if name not in RUN_ONCE]
+RUNNING = [*BY_PRODUCT["mlflow"], *BY_PRODUCT["langfuse"]]
 _LOAD_CLIENTS = 16
 _LOAD_SECONDS = 15.0
 _SETTLED_WITHIN = 1.02
@@ -154,11 +154,11 @@ def checks(stack: Deployment, idle: float) -> Iterator[tuple[str, float, float]]
         yield service, max(0.0, cost) / _CHECK_TIMES, 60 / (health["Interval"] / 1e9 + REST_SECONDS + lasts)
 
 
-def idle_cores(stack: Deployment) -> float:
-    """How much of one core the idle stack takes, the engine's work for it included."""
-    began, before = time.monotonic(), busy_seconds(stack)
-    time.sleep(_IDLE_SECONDS)
-    return (busy_seconds(stack) - before) / (time.monotonic() - began)
+def idle_cores(*stacks: Deployment, seconds: float = _IDLE_SECONDS) -> float:
+    """How much of one core idle stacks take, the engine's work for them included."""
+    began, before = time.monotonic(), busy_seconds(*stacks)
+    time.sleep(seconds)
+    return (busy_seconds(*stacks) - before) / (time.monotonic() - began)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,13 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     for row in rows:
         print(f"| {' | '.join(str(cell) for cell in row)} |", flush=True)
     print(flush=True)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long an action takes."""
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import argparse
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from airgap.images import ensure
+from benchmarks.report import seconds
 from components.mlflow_auth.client import MlflowAuthClient
 from components.mlflow_auth.permissions import experiment, model
 from tests.integration.mlflow_auth.project import Project, Team
@@ -30,13 +30,6 @@ MODELS = tuple(f"model-{number}" for number in range(5))
 LEVEL = "EDIT"
 # The loop's cost of one user does not depend on how many there are.
 _LOOP = 30
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """How long an action takes."""
-    began = time.monotonic()
-    action()
-    return time.monotonic() - began
 
 
 def names(count: int, prefix: str) -> list[str]:

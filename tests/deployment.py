@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.bootstrap import stack, tools
+from scripts.bootstrap import leftovers, stack, tools
 from scripts.bootstrap.paths import ROOT
 from scripts.bootstrap.processes import say
 from tests.conditions import free_port
@@ -34,6 +34,7 @@ SERVICES = {
     ),
 }
 RUN_ONCE = ("mlflow-create-bucket", "langfuse-init-minio")
+RUNNING = {product: [name for name in names if name not in RUN_ONCE] for product, names in SERVICES.items()}
 # What the program consists of; a copy of it is deployed, so that tests neither see nor leave settings in the checkout.
 _PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "images", "requirements.txt", ".venv")
 _SECONDS = 1500
@@ -51,8 +52,62 @@ class Done:
         return self
 
 
+class OnEngine:
+    """Everything whose name begins with `prefix`, on the engine that `environment` names."""
+
+    prefix: str
+    environment: Mapping[str, str]
+
+    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A docker command on that engine."""
+        return docker(*arguments, check=check, environment=self.environment)
+
+    def container(self, service: str) -> str:
+        return f"{self.prefix}{service}"
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        return json.loads(self.docker("inspect", self.container(service)).stdout)[0]
+
+    def healthy(self, *services: str) -> bool:
+        """Whether each of the services is, by its own check."""
+        return all(self.inspect(service)["State"]["Health"]["Status"] == "healthy" for service in services)
+
+    def containers(self) -> dict[str, str]:
+        """Name -> id of its containers, running or not."""
+        listed = self.docker(
+            "ps", "-a", "--no-trunc", "--filter", f"name=^{self.prefix}", "--format", "{{.Names}} {{.ID}}"
+        )
+        return dict(line.split() for line in listed.stdout.splitlines())
+
+    def left_over(self) -> list[str]:
+        """Names of its containers, networks and volumes."""
+        kinds = (("ps", "-a", "--format", "{{.Names}}"), ("network", "ls", "--format", "{{.Name}}"))
+        commands = (*kinds, ("volume", "ls", "--format", "{{.Name}}"))
+        return [
+            name
+            for command in commands
+            for name in self.docker(*command).stdout.split()
+            if name.startswith(self.prefix)
+        ]
+
+    def remove(self) -> None:
+        """Take everything away, also what is half-made; only what the prefix names is touched."""
+        names = list(self.containers())
+        if names:
+            self.docker("rm", "--force", "--volumes", *names, check=False)
+        # Networks by their ids: an interrupted `up` may leave two of one name.
+        for kind, key in (("network", "ID"), ("volume", "Name")):
+            listed = self.docker(kind, "ls", "--format", f"{{{{.Name}}}} {{{{.{key}}}}}").stdout.splitlines()
+            for name, which in map(str.split, listed):
+                if name.startswith(self.prefix):
+                    self.docker(kind, "rm", which, check=False)
+        for tag in self.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
+            if tag.startswith(self.prefix):
+                self.docker("rmi", tag, check=False)
+
+
 @dataclass
-class Deployment:
+class Deployment(OnEngine):
     """A stack in `folder`. Everything it makes on the engine has names that begin with `prefix`."""
 
     folder: Path
@@ -153,54 +208,21 @@ class Deployment:
         shown = {value for key, value in outputs.items() if key.endswith(("Password", "SecretKey"))}
         return generated | shown | set((outputs.get("mlflowUserPasswords") or {}).values())
 
-    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A docker command on the engine that the deployment is on."""
-        return docker(*arguments, check=check, environment=self.environment)
-
-    def container(self, service: str) -> str:
-        return f"{self.prefix}{service}"
-
-    def inspect(self, service: str) -> dict[str, Any]:
-        return json.loads(self.docker("inspect", self.container(service)).stdout)[0]
-
-    def containers(self) -> dict[str, str]:
-        """Name -> id of the deployment's containers, running or not."""
-        listed = self.docker(
-            "ps", "-a", "--no-trunc", "--filter", f"name=^{self.prefix}", "--format", "{{.Names}} {{.ID}}"
-        )
-        return dict(line.split() for line in listed.stdout.splitlines())
-
-    def left_over(self) -> list[str]:
-        """Names of everything of the deployment on the engine."""
-        kinds = (("ps", "-a", "--format", "{{.Names}}"), ("network", "ls", "--format", "{{.Name}}"))
-        commands = (*kinds, ("volume", "ls", "--format", "{{.Name}}"))
-        return [
-            name
-            for command in commands
-            for name in self.docker(*command).stdout.split()
-            if name.startswith(self.prefix)
-        ]
-
     def close(self) -> None:
-        """Take everything away, also where a test failed half-way; only what the prefix names is touched."""
-        names = list(self.containers())
-        if names:
-            self.docker("rm", "--force", "--volumes", *names, check=False)
-        # Networks by their ids: an interrupted `up` may leave two of one name.
-        for kind, key in (("network", "ID"), ("volume", "Name")):
-            listed = self.docker(kind, "ls", "--format", f"{{{{.Name}}}} {{{{.{key}}}}}").stdout.splitlines()
-            for name, which in map(str.split, listed):
-                if name.startswith(self.prefix):
-                    self.docker(kind, "rm", which, check=False)
-        for tag in self.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
-            if tag.startswith(self.prefix):
-                self.docker("rmi", tag, check=False)
+        """Take everything away, also where a test failed half-way."""
+        self.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def pulumi_environment() -> Mapping[str, str]:
     """That in which `pulumi` works; each deployment has a passphrase of its own."""
     return stack.tool_environment(tools.ensure(Path(sys.executable), say))
+
+
+def make_up(made: Deployment, seen: stack.Stack) -> None:
+    """What `make up` does where tools and images are there."""
+    leftovers.clear(seen, say)
+    made.up("--refresh").ok()
 
 
 @contextmanager

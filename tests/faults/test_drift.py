@@ -8,10 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from scripts.bootstrap import leftovers
-from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
 from tests.conditions import until
-from tests.deployment import RUN_ONCE, SERVICES, Deployment
+from tests.deployment import RUN_ONCE, SERVICES, Deployment, make_up
 from tests.faults.writers import MlflowWriter
 from tests.integration.images.engine import docker
 
@@ -130,8 +129,7 @@ def test_it_is_found_and_put_right(
     before = _looks(up)
     change(up)
     began = time.monotonic()
-    leftovers.clear(stack, say)
-    up.up("--refresh").ok()
+    make_up(up, stack)
     # Docker takes note that a service answers again some seconds after.
     until(lambda: _looks(up) == before, "the same as before")
     print(f"{change.__name__.strip('_')}: put right after {time.monotonic() - began:.0f} s")

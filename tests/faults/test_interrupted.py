@@ -15,7 +15,7 @@ from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
 from tests.conditions import until
-from tests.deployment import RUN_ONCE, SERVICES, Deployment
+from tests.deployment import RUNNING, SERVICES, Deployment, make_up
 
 # From the first resource to about as long as the deployment takes; chance chooses a moment of it.
 _FIRST, _LAST = 1.0, 15.0
@@ -34,15 +34,15 @@ def _start(stack: Deployment, command: str = "up") -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the CLI with its plugins and the program."""
+    """Kill the CLI with the program; its plugins, in groups of their own, go on."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _whole(stack: Deployment) -> None:
     assert set(stack.containers()) == {stack.container(service) for service in SERVICES["mlflow"]}
-    for service in set(SERVICES["mlflow"]) - set(RUN_ONCE):
-        assert stack.inspect(service)["State"]["Health"]["Status"] == "healthy", service
+    for service in RUNNING["mlflow"]:
+        assert stack.healthy(service), service
     kinds = sorted(name.removeprefix(stack.prefix) for name in stack.left_over())
     assert len(kinds) == len(set(kinds)), f"something is there twice: {kinds}"
 
@@ -54,8 +54,7 @@ def test_a_killed_up_is_brought_to_its_end_by_the_next_one(
     while kills < request.config.getoption("--kills"):
         if _killed(empty, "up", chance.uniform(_FIRST, _LAST), stack):
             kills += 1
-        leftovers.clear(stack, say)
-        empty.up("--refresh").ok()
+        make_up(empty, stack)
         _whole(empty)
         if chance.random() < 0.5 and _killed(empty, "destroy", chance.uniform(_FIRST, _LAST / 3), stack):
             kills += 1
@@ -69,8 +68,7 @@ def test_a_killed_destroy_is_undone_by_the_next_up(
 ) -> None:
     empty.up().ok()
     _killed(empty, "destroy", chance.uniform(_FIRST, _LAST / 3), stack)
-    leftovers.clear(stack, say)
-    empty.up("--refresh").ok()
+    make_up(empty, stack)
     _whole(empty)
     empty.pulumi("destroy", "--yes", "--skip-preview").ok()
     assert empty.left_over() == []
@@ -143,7 +141,6 @@ def test_ctrl_c_ends_it_in_order_and_the_next_one_goes_on(empty: Deployment, sta
     finally:
         if process.poll() is None:
             _end(process)
-    leftovers.clear(stack, say)
-    empty.up("--refresh").ok()
+    make_up(empty, stack)
     _whole(empty)
     empty.pulumi("destroy", "--yes", "--skip-preview").ok()

@@ -12,17 +12,13 @@ import pytest
 
 from airgap.images import RECIPES, ensure
 from tests.conditions import until
-from tests.deployment import RUN_ONCE, SERVICES, Deployment, deployment
+from tests.deployment import RUNNING, Deployment, deployment
 from tests.faults.writers import MlflowWriter, TraceWriter, Writer, writing
 from tests.integration.images.engine import docker
 
-_AT_LEAST = 20
-_RUNNING = {product: sorted(set(names) - set(RUN_ONCE)) for product, names in SERVICES.items()}
-_STORES = {
-    product: [name for name in names if name not in ("mlflow-server", "langfuse-web", "langfuse-worker")]
-    for product, names in _RUNNING.items()
-}
-_ALL_STORES = [*_STORES["mlflow"], *_STORES["langfuse"]]
+# Sorted, as chance chooses among them by their place.
+_ALL = [*sorted(RUNNING["mlflow"]), *sorted(RUNNING["langfuse"])]
+_ALL_STORES = [name for name in _ALL if name not in ("mlflow-server", "langfuse-web", "langfuse-worker")]
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +37,21 @@ def _writer(stack: Deployment, service: str) -> Writer:
     return MlflowWriter.of(stack, *kinds.get(service, ()))
 
 
-def _healthy(stack: Deployment, service: str) -> bool:
-    return stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
-
-
 def _all_healthy(stack: Deployment) -> bool:
-    return all(_healthy(stack, service) for names in _RUNNING.values() for service in names)
+    return stack.healthy(*_ALL)
 
 
 def _killed(stack: Deployment, service: str) -> None:
     writer = _writer(stack, service)
     with writing(writer):
-        until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
+        writer.goes_on("writes before")
         running = stack.inspect(service)
         os.kill(running["State"]["Pid"], signal.SIGKILL)
         died = time.monotonic()
         until(lambda: stack.inspect(service)["RestartCount"] > running["RestartCount"], "the restart")
-        until(lambda: _healthy(stack, service), "healthy again", seconds=120)
+        until(lambda: stack.healthy(service), "healthy again", seconds=120)
         healthy = time.monotonic() - died
-        before = len(writer.acknowledged)
-        until(lambda: len(writer.acknowledged) >= before + _AT_LEAST, "writes after", seconds=120)
+        writer.goes_on("writes after", seconds=120)
     print(
         f"{service} killed: nothing acknowledged for {writer.silence:.1f} s, healthy after {healthy:.1f} s; {writer.summary()}"
     )
@@ -73,11 +64,11 @@ def test_nothing_acknowledged_is_lost_when_mlflows_server_dies(up: Deployment) -
 
 
 def test_nothing_acknowledged_is_lost_when_any_service_dies(up: Deployment, chance: random.Random) -> None:
-    _killed(up, chance.choice([*_RUNNING["mlflow"], *_RUNNING["langfuse"]]))
+    _killed(up, chance.choice(_ALL))
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("service", [*_RUNNING["mlflow"], *_RUNNING["langfuse"]])
+@pytest.mark.parametrize("service", _ALL)
 def test_nothing_acknowledged_is_lost_when_it_dies(up: Deployment, service: str) -> None:
     _killed(up, service)
 
@@ -85,7 +76,7 @@ def test_nothing_acknowledged_is_lost_when_it_dies(up: Deployment, service: str)
 def _away(stack: Deployment, service: str, seconds: float) -> None:
     writer = _writer(stack, service)
     with writing(writer):
-        until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
+        writer.goes_on("writes before")
         docker("stop", stack.container(service))
         try:
             before, refused = len(writer.acknowledged), writer.refused
@@ -97,7 +88,7 @@ def _away(stack: Deployment, service: str, seconds: float) -> None:
         after = len(writer.acknowledged)
         until(lambda: len(writer.acknowledged) > after, "a write after", seconds=120)
         took = time.monotonic() - back
-        until(lambda: len(writer.acknowledged) >= after + _AT_LEAST, "writes after", seconds=120)
+        writer.goes_on("writes after", seconds=120)
     print(
         f"{service} away for {seconds:.0f} s: {meanwhile}; acknowledged again {took:.1f} s after its start; {writer.summary()}"
     )

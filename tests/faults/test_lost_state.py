@@ -14,7 +14,7 @@ from scripts.bootstrap import leftovers
 from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
-from tests.deployment import Deployment
+from tests.deployment import Deployment, make_up
 from tests.faults.writers import MlflowWriter
 
 INI = "/etc/mlflow/basic_auth.ini"
@@ -102,8 +102,7 @@ def test_a_backup_brings_everything_back(
     assert empty.left_over() == []
 
     empty.configure_secret("mlflowAdminPassword", password)
-    leftovers.clear(stack, say)
-    empty.up("--refresh").ok()
+    make_up(empty, stack)
     restore = f"""
     docker stop {prefix}mlflow-server
     docker exec -i {prefix}mlflow-postgres pg_restore -U mlflow --clean --if-exists -d mlflow < backup/mlflow.dump
@@ -111,8 +110,7 @@ def test_a_backup_brings_everything_back(
     docker stop {prefix}mlflow-minio && docker cp - {prefix}mlflow-minio:/ < backup/mlflow-artifacts.tar && docker start {prefix}mlflow-minio
     """
     _shell(restore, tmp_path)
-    leftovers.clear(stack, say)
-    empty.up("--refresh").ok()
+    make_up(empty, stack)
     print(f"restored after {time.monotonic() - began:.0f} s")
     _all_is_there(empty, stack, written)
 

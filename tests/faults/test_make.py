@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,17 +18,18 @@ import pytest
 
 from scripts.bootstrap.paths import ROOT
 from tests.conditions import free_port, until
-from tests.integration.images.engine import docker
+from tests.deployment import OnEngine
 
 _COPIED = ("Pulumi.yaml", "__main__.py", "components", "images", "scripts", "airgap", "Makefile")
 _COPIED_FILES = ("requirements.txt", "requirements-dev.txt")
 
 
 @dataclass
-class Checkout:
+class Checkout(OnEngine):
     """A copy of the program, with a stack whose names begin with `prefix`."""
 
     folder: Path
+    environment: Mapping[str, str]
     prefix: str = field(default_factory=lambda: f"t-{secrets.token_hex(3)}-")
     stack: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
 
@@ -37,7 +38,7 @@ class Checkout:
         return subprocess.Popen(
             [sys.executable, "-m", "scripts.bootstrap", command, *arguments],
             cwd=self.folder,
-            env={**os.environ, "STACK": self.stack},
+            env={**self.environment, "STACK": self.stack},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -51,16 +52,6 @@ class Checkout:
         printed, _ = process.communicate(timeout=600)
         assert process.returncode == 0, printed
         return printed
-
-    def there(self) -> list[str]:
-        """Its containers, networks and volumes."""
-        lists = (("ps", "-a", "--format={{.Names}}"), ("network", "ls", "--format={{.Name}}"))
-        names = [
-            name
-            for command in (*lists, ("volume", "ls", "--format={{.Name}}"))
-            for name in docker(*command).stdout.split()
-        ]
-        return [name for name in names if name.startswith(self.prefix)]
 
     def locks(self) -> list[Path]:
         return list((self.folder / ".pulumi-state").rglob("locks/**/*.json"))
@@ -82,22 +73,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
     for name in _COPIED_FILES:
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    made = Checkout(tmp_path)
+    made = Checkout(tmp_path, dict(os.environ))
     ports = {key: free_port() for key in ("mlflowPort", "langfusePort", "langfuseMinioPort")}
     settings = {"namePrefix": made.prefix, **ports}
     lines = "".join(f"  mlops-stack:{key}: {value}\n" for key, value in settings.items())
     (tmp_path / f"Pulumi.{made.stack}.yaml").write_text(f"config:\n{lines}")
     yield made
-    for kind, listed in (("rm", "ps -aq"), ("network rm", "network ls -q"), ("volume rm", "volume ls -q")):
-        ids = docker(*listed.split(), f"--filter=name={made.prefix}").stdout.split()
-        if ids:
-            docker(*kind.split(), *(("--force",) if kind != "network rm" else ()), *ids, check=False)
+    made.remove()
 
 
 def test_ctrl_c_ends_it_in_order_and_the_same_command_goes_on(checkout: Checkout) -> None:
     process = checkout.start("up")
     try:
-        until(lambda: docker("ps", "-q", f"--filter=name={checkout.prefix}").stdout, "the first container")
+        until(checkout.containers, "the first container")
         os.killpg(process.pid, signal.SIGINT)
         printed, _ = process.communicate(timeout=120)
     finally:
@@ -115,7 +103,7 @@ def test_ctrl_c_ends_it_in_order_and_the_same_command_goes_on(checkout: Checkout
     assert "Kept, with the secrets that unlock them" in printed
     assert "log in as admin" in checkout.make("up")
     checkout.make("destroy", "--delete-data")
-    assert checkout.there() == []
+    assert checkout.left_over() == []
 
 
 @pytest.mark.thorough
@@ -141,4 +129,4 @@ def test_a_large_team_that_is_cut_short_is_gone_on_with(checkout: Checkout) -> N
     began = time.monotonic()
     assert "forgetting" in checkout.make("destroy", "--delete-data")
     print(f"went on in {went_on:.1f} s, destroyed in {time.monotonic() - began:.1f} s")
-    assert checkout.there() == []
+    assert checkout.left_over() == []

@@ -14,15 +14,14 @@ from scripts.bootstrap import power
 from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
 from tests.conditions import until
-from tests.deployment import RUN_ONCE, SERVICES, Deployment, deployment
+from tests.deployment import RUNNING, Deployment, deployment
 from tests.faults.private_engine import PrivateEngine, SmallDisk, missing, private_engine, small_disk
-from tests.faults.writers import MlflowWriter, writing
+from tests.faults.writers import AT_LEAST, MlflowWriter, writing
 from tests.integration.mlflow_image.stack import build
 
 pytestmark = [pytest.mark.thorough, pytest.mark.skipif(bool(missing()), reason=missing())]
 
-_AT_LEAST = 20
-_RUNNING = sorted(set(SERVICES["mlflow"]) - set(RUN_ONCE))
+_RUNNING = RUNNING["mlflow"]
 # Docker waits longer after each failed start, up to a minute.
 _BACK_SECONDS = 180
 
@@ -72,14 +71,6 @@ def _up(empty: Deployment) -> None:
     empty.up().ok()
 
 
-def _healthy(stack: Deployment, service: str) -> bool:
-    return stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
-
-
-def _all_healthy(stack: Deployment) -> bool:
-    return all(_healthy(stack, service) for service in _RUNNING)
-
-
 def _away(
     stack: Deployment, engine: PrivateEngine, end: Callable[[], None], again: Callable[[], None]
 ) -> str:
@@ -95,15 +86,14 @@ def _away(
 
     writer = MlflowWriter.of(stack)
     with writing(writer):
-        until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
+        writer.goes_on("writes before")
         end()
         ended = time.monotonic()
         engine.start()
         again()
         until(all_new, "all started anew and healthy", _BACK_SECONDS)
         healthy = time.monotonic() - ended
-        before = len(writer.acknowledged)
-        until(lambda: len(writer.acknowledged) >= before + _AT_LEAST, "writes after", _BACK_SECONDS)
+        writer.goes_on("writes after", _BACK_SECONDS)
     assert writer.lost() == []
     stack.up("--refresh", "--expect-no-changes").ok()
     return f"all healthy {healthy:.1f} s after the engine's new start; {writer.summary()}"
@@ -135,13 +125,13 @@ def test_what_outlived_a_killed_engine_is_stopped_by_the_next_one_and_make_start
 @contextmanager
 def _full(disk: SmallDisk, writer: MlflowWriter) -> Iterator[None]:
     """Meanwhile the disk is full, and what is written is refused."""
-    until(lambda: len(writer.acknowledged) >= _AT_LEAST, "writes before")
+    writer.goes_on("writes before")
     disk.fill()
     try:
         # What fits into blocks that the store has already is still taken.
-        until(lambda: writer.refused >= _AT_LEAST, "refusals")
+        until(lambda: writer.refused >= AT_LEAST, "refusals")
         acknowledged = len(writer.acknowledged)
-        until(lambda: writer.refused >= 2 * _AT_LEAST, "more refusals")
+        until(lambda: writer.refused >= 2 * AT_LEAST, "more refusals")
         assert len(writer.acknowledged) == acknowledged, "acknowledged on a full disk"
         yield
     finally:
@@ -149,13 +139,13 @@ def _full(disk: SmallDisk, writer: MlflowWriter) -> Iterator[None]:
 
 
 def _goes_on(stack: Deployment, writer: MlflowWriter, what: str) -> None:
-    freed, before = time.monotonic(), len(writer.acknowledged)
-    until(lambda: len(writer.acknowledged) >= before + _AT_LEAST, "writes after", _BACK_SECONDS)
+    freed = time.monotonic()
+    writer.goes_on("writes after", _BACK_SECONDS)
     written = time.monotonic() - freed
-    until(lambda: _all_healthy(stack), "all healthy", _BACK_SECONDS)
+    until(lambda: stack.healthy(*_RUNNING), "all healthy", _BACK_SECONDS)
     healthy = time.monotonic() - freed
     print(
-        f"{what}: {_AT_LEAST} writes {written:.1f} s after it was freed, all healthy after {healthy:.1f} s; "
+        f"{what}: {AT_LEAST} writes {written:.1f} s after it was freed, all healthy after {healthy:.1f} s; "
         f"{writer.summary()}"
     )
 
@@ -174,7 +164,7 @@ def test_what_does_not_fit_on_the_disk_is_refused_until_it_is_freed(
     restarts = empty.inspect(store)["RestartCount"]
     with writing(writer):
         with _full(disks[store], writer):
-            assert _healthy(empty, store)
+            assert empty.healthy(store)
             assert writer.lost() == [], "what is there cannot be read"
             assert reason in empty.docker("logs", empty.container(store)).stderr
         _goes_on(empty, writer, f"{store}'s disk full")
@@ -199,7 +189,7 @@ def test_a_database_whose_log_does_not_fit_on_the_disk_starts_once_it_is_freed(
         with _full(disks[store], writer):
             until(gave_up, "the end of the database server")
             until(lambda: empty.inspect(store)["RestartCount"] > restarts + 5, "vain starts")
-            assert not _healthy(empty, store)
+            assert not empty.healthy(store)
         _goes_on(empty, writer, f"{store}'s log on a full disk")
     assert "PANIC:  could not write to file" in empty.docker("logs", empty.container(store)).stderr
     assert writer.lost() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -12,12 +11,14 @@ from dataclasses import dataclass, field
 
 import requests
 
-from tests.conditions import until
+from tests.conditions import PATIENCE_SECONDS, until
 from tests.deployment import Deployment
+from tests.traces import one_span
 
 # Longer than any answer may take: who waits longer than this was not answered.
 _TIMEOUT_SECONDS = 120
 _PAUSE_SECONDS = 0.05
+AT_LEAST = 20
 
 
 @dataclass
@@ -70,6 +71,11 @@ class Writer(ABC):
             self.acknowledged.append(name)
         else:
             self.refused += 1
+
+    def goes_on(self, what: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until twenty more are acknowledged."""
+        before = len(self.acknowledged)
+        until(lambda: len(self.acknowledged) >= before + AT_LEAST, what, seconds)
 
     def summary(self) -> str:
         counts = (
@@ -129,15 +135,7 @@ class TraceWriter(Writer):
         return cls(outputs["langfuseUrl"], (outputs["langfusePublicKey"], outputs["langfuseSecretKey"]))
 
     def write(self, number: int) -> None:
-        trace = secrets.token_hex(16)
-        start = str(time.time_ns())
-        span = {
-            "traceId": trace,
-            "spanId": secrets.token_hex(8),
-            "name": f"{number}",
-            "startTimeUnixNano": start,
-        }
-        batch = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+        trace, batch = one_span(str(number))
         self.note(trace, "POST", "api/public/otel/v1/traces", json=batch)
 
     def lost(self) -> list[str]:

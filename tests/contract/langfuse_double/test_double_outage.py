@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-
 import pytest
 
 from tests.conditions import until
 from tests.contract.langfuse_double.stack import Stack
+from tests.traces import one_span
 
 
 def send(stack: Stack) -> tuple[str, int]:
     """A one-span trace: its id, and the status it was answered with."""
-    trace = secrets.token_hex(16)
-    span = {"traceId": trace, "spanId": secrets.token_hex(8), "startTimeUnixNano": "1767225600000000000"}
-    batch = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    trace, batch = one_span("")
     answer = stack.call("POST", "otel/v1/traces", json=batch)
     return trace, answer.status_code
 

@@ -13,9 +13,9 @@ import requests
 
 from scripts.bootstrap.paths import ROOT
 from tests.conditions import free_port, until
-from tests.deployment import RUN_ONCE, SERVICES, Deployment, Done, run_client
+from tests.deployment import RUN_ONCE, RUNNING, SERVICES, Deployment, Done, run_client
 from tests.faults.writers import TraceWriter
-from tests.integration.images.engine import docker
+from tests.integration.images.engine import docker, relabelled, tag_of
 
 ALL = [*SERVICES["mlflow"], *SERVICES["langfuse"]]
 TEAM = [
@@ -82,7 +82,7 @@ def test_every_container_is_there_healthy_and_hardened(stack: Deployment, up: Do
         if service in RUN_ONCE:
             assert (state["Status"], state["ExitCode"]) == ("exited", 0), service
         else:
-            assert state["Health"]["Status"] == "healthy", service
+            assert stack.healthy(service), service
             assert host["RestartPolicy"]["Name"] == "unless-stopped", service
         assert host["CapDrop"] == ["ALL"], service
         assert host["SecurityOpt"] == ["no-new-privileges:true"], service
@@ -235,7 +235,7 @@ def test_drift_is_found_and_repaired_by_one_command(stack: Deployment) -> None:
     assert stack.container("langfuse-redis") in changed
     assert changed <= {stack.container("langfuse-redis"), stack.container("langfuse-worker")}
     for service in ("langfuse-redis", "langfuse-worker"):
-        assert stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
+        assert stack.healthy(service)
     assert requests.get(f"{url}/api/2.0/mlflow/experiments/search?max_results=1", auth=bob, timeout=30).ok
 
 
@@ -249,10 +249,7 @@ def test_a_store_that_stops_is_named_by_validation(stack: Deployment, tmp_path: 
     assert code == 1
     assert services["langfuse-clickhouse"]["status"] == "failed"
     assert services["langfuse-redis"]["status"] == "ok"
-    until(
-        lambda: stack.inspect("langfuse-clickhouse")["State"]["Health"]["Status"] == "healthy",
-        "healthy again",
-    )
+    until(lambda: stack.healthy("langfuse-clickhouse"), "healthy again")
 
 
 def test_a_new_admin_password_and_release_take_over_what_is_there(stack: Deployment) -> None:
@@ -277,29 +274,23 @@ def test_every_image_is_replaced_then_all_restart_and_the_data_is_there(
     langfuse.write(1)
     made = {"mlflow": before["mlflow-server"]["Config"]["Image"]}
     made |= {name: image for name, image in images.items() if name != "python"}
-    changed = {name: _relabelled(stack, image) for name, image in made.items()}
+    changed = {
+        name: relabelled(image, f"{stack.prefix}images/{tag_of(image).rpartition('/')[2]}")
+        for name, image in made.items()
+    }
     stack.configure(images=None)
     stack.configure(images={**images, **changed})
     stack.up().ok()
     for service in ALL:
         assert stack.inspect(service)["Image"] != before[service]["Image"], service
-    running = sorted(set(ALL) - set(RUN_ONCE))
+    running = [*RUNNING["mlflow"], *RUNNING["langfuse"]]
     docker("restart", *(stack.container(service) for service in running))
-    for service in running:
-        until(lambda name=service: stack.inspect(name)["State"]["Health"]["Status"] == "healthy", service)  # type: ignore[misc]
+    until(lambda: stack.healthy(*running), "all healthy", seconds=120)
     url = f"{outputs['mlflowUrl']}/api/2.0/mlflow/experiments/get-by-name?experiment_name=churn"
     assert requests.get(url, auth=("bob", outputs["mlflowUserPasswords"]["bob"]), timeout=30).ok
     assert langfuse.acknowledged
     assert langfuse.lost() == []
     stack.up("--refresh", "--expect-no-changes").ok()
-
-
-def _relabelled(stack: Deployment, image: str) -> str:
-    """The same content under another id, as a new release's image; it goes with the deployment."""
-    reference = docker("image", "inspect", "--format", "{{index .RepoTags 0}}", image).stdout.strip()
-    tag = f"{stack.prefix}images/{reference.rpartition('/')[2]}"
-    docker("build", "--quiet", "--tag", tag, "-", stdin=f"FROM {image}\nLABEL changed=yes\n".encode())
-    return tag
 
 
 def test_destroy_leaves_nothing_of_ours_and_all_of_others(stack: Deployment) -> None:

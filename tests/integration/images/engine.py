@@ -35,6 +35,17 @@ def docker(
     return result
 
 
+def tag_of(image: str) -> str:
+    """A tag of an image, by its id or another tag."""
+    return docker("image", "inspect", "--format", "{{index .RepoTags 0}}", image).stdout.strip()
+
+
+def relabelled(image: str, tag: str) -> str:
+    """The same content under another id, tagged, as a new release's image."""
+    docker("build", "--quiet", "--tag", tag, "-", stdin=f"FROM {image}\nLABEL changed=yes\n".encode())
+    return tag
+
+
 @dataclass
 class Container:
     name: str
