@@ -12,7 +12,7 @@ from typing import TextIO
 
 from benchmarks import auth, deploy, growth, memory, tracking, users
 from benchmarks.report import machine
-from scripts.bootstrap.paths import ROOT
+from scripts.machine.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS: Mapping[str, tuple[str, Callable[[], object]]] = {

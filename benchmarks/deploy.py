@@ -21,7 +21,7 @@ from benchmarks.compose import Compose, dependencies, generate
 from benchmarks.report import a_stack, notice, table
 from scripts.bootstrap.commands import DESTROY
 from tests.deployment import SERVICES, Deployment, pulumi_environment
-from tests.integration.images.engine import docker, relabelled, tag_of
+from tests.engine import docker, relabelled, tag_of
 
 STEPS = ("fresh", "no change", "one image changed", "destroy")
 _CHANGED = "mlflow"

@@ -25,7 +25,7 @@ from components.service import REST_SECONDS
 from scripts.bootstrap.commands import DESTROY
 from tests.deployment import RUNNING as BY_PRODUCT
 from tests.deployment import SERVICES, Deployment
-from tests.integration.images.engine import docker, tag_of
+from tests.engine import docker, tag_of
 
 RUNNING = [*BY_PRODUCT["mlflow"], *BY_PRODUCT["langfuse"]]
 _LOAD_CLIENTS = 16

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airgap.images import RECIPES, ensure
-from scripts.bootstrap.paths import ROOT
+from scripts.machine.paths import ROOT
 from tests.deployment import Deployment, deployment, pulumi_environment
 
 

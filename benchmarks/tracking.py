@@ -19,7 +19,7 @@ import requests
 from benchmarks.load import drive
 from benchmarks.report import a_stack, notice, table
 from tests.deployment import Deployment
-from tests.integration.images.engine import docker
+from tests.engine import docker
 
 CLIENTS = (1, 8, 64)
 _SECONDS = 5.0

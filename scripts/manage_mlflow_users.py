@@ -41,7 +41,7 @@ from components.mlflow_auth.transport import checked_url
 from components.problems import Refused
 from scripts.arguments import ArgumentParser, argument, filled, text
 from scripts.bootstrap import stack as stacks
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 
 DEFAULT_URI = "http://localhost:5000"
 _RULE = "-" * 60

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 
 DIGESTS = Path(__file__).parents[1] / "components" / "image_digests.json"
 TIMEOUT_SECONDS = 20

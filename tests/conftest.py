@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.bootstrap import venv
-from scripts.bootstrap.processes import say
+from scripts.machine.processes import say
 from tests.deployment import pulumi_environment
 
 _WHAT_RUNS = {

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bootstrap import leftovers, stack, tools
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.processes import say
+from scripts.machine.paths import ROOT
+from scripts.machine.processes import say
 from tests.conditions import free_port
-from tests.integration.images.engine import docker
+from tests.engine import docker
 
 SERVICES = {
     "mlflow": (

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from airgap.images import host
 from airgap.images.recipes import DEBIAN, RECIPES, Recipe
-from airgap.lock import held
-from scripts.bootstrap import debian
-from scripts.bootstrap.paths import cache_dir
-from scripts.bootstrap.problems import Problem
+from scripts.machine import debian
+from scripts.machine.lock import held
+from scripts.machine.paths import cache_dir
+from scripts.machine.problems import Problem
 
 LABEL = "mlops-stack.inputs"
 _SHOWN_LINES = 15
@@ -230,7 +230,7 @@ def _run(
             stdout=stdout or output,
             stderr=output,
             env={**os.environ, **(environment or {})},
-            close_fds=False,  # see airgap.lock
+            close_fds=False,  # see scripts.machine.lock
             check=False,
         )
     if done.returncode:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from airgap.toolchain import PARTS, ensure
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from airgap.lock import held
 from airgap.toolchain.parts import PARTS, PULUMI, Part
-from scripts.bootstrap.paths import cache_dir
-from scripts.bootstrap.problems import Problem
+from scripts.machine.lock import held
+from scripts.machine.paths import cache_dir
+from scripts.machine.problems import Problem
 
 Say = Callable[[str], None]
 
@@ -90,7 +90,7 @@ def _compile(part: Part, output: Path, say: Say) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            close_fds=False,  # see airgap.lock
+            close_fds=False,  # see scripts.machine.lock
         )
         try:
             while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airgap.toolchain.builder import Say, ensure, has_go
 from airgap.toolchain.parts import LANGUAGE_PYTHON, PLUGINS, PULUMI
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 
 STAMP = "toolchain.json"
 

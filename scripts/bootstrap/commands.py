@@ -12,11 +12,11 @@ from typing import Any
 from airgap import images as airgap
 from scripts.bootstrap import engine, images, leftovers, power, stack, team, venv
 from scripts.bootstrap import tools as pulumi_tools
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import INTERRUPTED, foreground, say
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
+from scripts.machine.paths import ROOT
+from scripts.machine.problems import Problem
+from scripts.machine.processes import INTERRUPTED, foreground, say
 
 DELETE_DATA = "--delete-data"
 # Docker's provider waits two seconds for each network and volume that it removes: let all of them wait at the same time.
@@ -250,14 +250,19 @@ def _pytest(tools: Tools, arguments: Sequence[str]) -> int:
 
 
 def lint(call: Call) -> int:
-    """Check style and types"""
+    """Check style, types and who imports whom"""
     venv.ensure(say, develop=True)
     return _checks()
 
 
 def _checks() -> int:
     # All of them, so that one run shows everything.
-    return max(_tool("ruff", "check", "."), _tool("ruff", "format", "--check", "."), _tool("mypy"))
+    return max(
+        _tool("ruff", "check", "."),
+        _tool("ruff", "format", "--check", "."),
+        _tool("mypy"),
+        _tool("lint-imports", "--no-logo", "--no-cache"),
+    )
 
 
 def format_(call: Call) -> int:
@@ -267,7 +272,7 @@ def format_(call: Call) -> int:
 
 
 def _tool(name: str, *arguments: str) -> int:
-    return foreground([str(venv.python_of()), "-m", name, *arguments], cwd=ROOT)
+    return foreground([str(venv.python_of().with_name(name)), *arguments], cwd=ROOT)
 
 
 def bench(call: Call) -> int:

@@ -8,10 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from scripts.bootstrap import debian
-from scripts.bootstrap.paths import cache_dir
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Answer, Say, ask
+from scripts.machine import debian
+from scripts.machine.paths import cache_dir
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Answer, Say, ask
 
 SWITCH = "MLOPS_STACK_INSTALL_ENGINE"
 _PACKAGES = ("docker.io", "iptables")

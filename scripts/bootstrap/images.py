@@ -11,10 +11,10 @@ from typing import Any
 
 from airgap import images as airgap
 from airgap.images.recipes import PREFIX
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Say, ask
 from scripts.bootstrap.stack import Stack
+from scripts.machine.paths import ROOT
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, ask
 
 HUB = "registry-1.docker.io"
 DOUBLE = "--langfuse-double"

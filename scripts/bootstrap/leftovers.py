@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Say, ask, foreground
 from scripts.bootstrap.stack import PROJECT, Stack, state_folder
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, ask, foreground
 
 STACK_LABEL, ID_LABEL, SERVICE_LABEL = (f"{PROJECT}.{key}" for key in ("stack", "id", "service"))
 _IDENTITY = "random:index/randomId:RandomId"

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from scripts.bootstrap import leftovers
 from scripts.bootstrap.leftovers import Found
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Say, ask
 from scripts.bootstrap.stack import Stack
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, ask
 
 # What all others are stores for.
 _SERVERS = ("mlflow-server", "langfuse-web", "langfuse-worker")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bootstrap import tools as pulumi_tools
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Answer, Say, ask
 from scripts.bootstrap.tools import Tools
 from scripts.bootstrap.venv import FOLDER as VENV
+from scripts.machine.paths import ROOT
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Answer, Say, ask
 
 PROJECT = "mlops-stack"
 STATE = ".pulumi-state"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.bootstrap.processes import Say
 from scripts.bootstrap.stack import Stack
+from scripts.machine.processes import Say
 
 _TYPE = "pulumi-python:dynamic/mlflow:"
 _COMPONENT = "mlops-stack:components:MlflowTeam"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airgap import toolchain
-from scripts.bootstrap.paths import ROOT, cache_dir
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Say, ask
+from scripts.machine.paths import ROOT, cache_dir
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, ask
 
 SWITCH = "MLOPS_STACK_TOOLS"
 WAYS = ("path", "official", "build")

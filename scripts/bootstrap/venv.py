@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.bootstrap import debian
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Say, ask, foreground
+from scripts.machine import debian
+from scripts.machine.paths import ROOT
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, ask, foreground
 
 OLDEST = (3, 10)
 FOLDER = ".venv"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conditions import until
-from tests.integration.images.engine import docker
+from tests.engine import docker
 
 _NEEDED = ("dockerd", "ip", "nsenter", "losetup", "mkfs.ext4")
 _STOP_SECONDS = 120  # longer than a stack's containers are given to end

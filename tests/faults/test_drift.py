@@ -11,8 +11,8 @@ from scripts.bootstrap import leftovers
 from scripts.bootstrap.stack import Stack
 from tests.conditions import until
 from tests.deployment import RUN_ONCE, SERVICES, Deployment, make_up
+from tests.engine import docker
 from tests.faults.writers import MlflowWriter
-from tests.integration.images.engine import docker
 
 STORE = "mlflow-minio"
 

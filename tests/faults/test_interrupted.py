@@ -11,9 +11,9 @@ import time
 import pytest
 
 from scripts.bootstrap import leftovers
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
+from scripts.machine.problems import Problem
+from scripts.machine.processes import say
 from tests.conditions import until
 from tests.deployment import RUNNING, SERVICES, Deployment, make_up
 

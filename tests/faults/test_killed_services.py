@@ -13,8 +13,8 @@ import pytest
 from airgap.images import RECIPES, ensure
 from tests.conditions import until
 from tests.deployment import RUNNING, Deployment, deployment
+from tests.engine import docker
 from tests.faults.writers import MlflowWriter, TraceWriter, Writer, writing
-from tests.integration.images.engine import docker
 
 # Sorted, as chance chooses among them by their place.
 _ALL = [*sorted(RUNNING["mlflow"]), *sorted(RUNNING["langfuse"])]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from scripts.bootstrap import leftovers
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
+from scripts.machine.problems import Problem
+from scripts.machine.processes import say
 from tests.deployment import Deployment, make_up
 from tests.faults.writers import MlflowWriter
 

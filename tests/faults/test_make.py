@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bootstrap.paths import ROOT
+from scripts.machine.paths import ROOT
 from tests.conditions import free_port, until
 from tests.deployment import OnEngine
 

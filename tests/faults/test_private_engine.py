@@ -11,8 +11,8 @@ import pytest
 
 from airgap.images import ensure
 from scripts.bootstrap import power
-from scripts.bootstrap.processes import say
 from scripts.bootstrap.stack import Stack
+from scripts.machine.processes import say
 from tests.conditions import until
 from tests.deployment import RUNNING, Deployment, deployment
 from tests.faults.private_engine import PrivateEngine, SmallDisk, missing, private_engine, small_disk

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airgap.toolchain import builder
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 
 PART = "language-python"
 _ANSWERS_BEFORE_IT_GOES = 40

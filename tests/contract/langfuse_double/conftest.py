@@ -6,7 +6,7 @@ import pytest
 
 from airgap.images import ensure
 from tests.contract.langfuse_double.stack import Stack
-from tests.integration.images.engine import Engine
+from tests.engine import Engine
 
 _IMAGES = ("postgres", "clickhouse", "redis", "minio", "mc", "langfuse-web", "langfuse-worker")
 

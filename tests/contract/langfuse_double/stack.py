@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from tests.conditions import free_port, until
-from tests.integration.images.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine, docker
+from tests.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine, docker
 
 COMMANDS = {
     "web": "dumb-init -- ./web/entrypoint.sh node ./web/server.js --keepAliveTimeout 110000",

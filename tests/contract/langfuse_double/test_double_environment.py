@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.contract.langfuse_double.stack import COMMANDS, Credentials, environment
-from tests.integration.images.engine import Container, Engine
+from tests.engine import Container, Engine
 
 S3 = ("BUCKET", "ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "FORCE_PATH_STYLE")
 BOTH = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.bootstrap.paths import ROOT
+from scripts.machine.paths import ROOT
 from tests.contract.langfuse_double.stack import Stack
 from tests.deployment import run_client
 

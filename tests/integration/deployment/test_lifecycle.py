@@ -7,7 +7,7 @@ from typing import Any
 import requests
 
 from tests.deployment import Deployment
-from tests.integration.images.engine import docker
+from tests.engine import docker
 
 
 def _experiment(outputs: dict[str, Any], *, create: bool = False) -> requests.Response:

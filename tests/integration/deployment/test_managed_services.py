@@ -12,7 +12,7 @@ import requests
 
 from tests.conditions import free_port
 from tests.deployment import Deployment
-from tests.integration.images.engine import Container, Engine, docker
+from tests.engine import Container, Engine, docker
 
 
 @pytest.fixture(scope="module")

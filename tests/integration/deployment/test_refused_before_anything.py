@@ -10,7 +10,7 @@ import pytest
 
 from tests.conditions import free_port
 from tests.deployment import Deployment
-from tests.integration.images.engine import docker
+from tests.engine import docker
 
 
 def _refused(stack: Deployment, *words: str) -> None:

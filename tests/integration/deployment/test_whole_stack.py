@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from scripts.bootstrap.paths import ROOT
+from scripts.machine.paths import ROOT
 from tests.conditions import free_port, until
 from tests.deployment import RUN_ONCE, RUNNING, SERVICES, Deployment, Done, run_client
+from tests.engine import docker, relabelled, tag_of
 from tests.faults.writers import TraceWriter
-from tests.integration.images.engine import docker, relabelled, tag_of
 
 ALL = [*SERVICES["mlflow"], *SERVICES["langfuse"]]
 TEAM = [

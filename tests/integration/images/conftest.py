@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from airgap.images import ensure
-from tests.integration.images.engine import Engine
+from tests.engine import Engine
 
 
 @pytest.fixture(scope="session")

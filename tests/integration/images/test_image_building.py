@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from airgap.images import RECIPES, ensure
-from scripts.bootstrap.problems import Problem
-from tests.integration.images.engine import docker
+from scripts.machine.problems import Problem
+from tests.engine import docker
 
 DOCKERFILE = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY content /content\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 
-from tests.integration.images.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine
+from tests.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine
 
 ROOT = "/etc/clickhouse-server"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.images.engine import HARDENED, Container, Engine
+from tests.engine import HARDENED, Container, Engine
 
 SCRIPT = """
 set -eu

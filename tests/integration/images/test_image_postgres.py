@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.images.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine
+from tests.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine
 
 READY = ("pg_isready", "--host=127.0.0.1", "--username=app", "--dbname=shop")
 SETTINGS = (

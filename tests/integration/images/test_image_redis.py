@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.images.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine
+from tests.engine import DROPS_PRIVILEGES, HARDENED, Container, Engine
 
 CONFIG = "/usr/local/etc/redis/redis.conf"
 

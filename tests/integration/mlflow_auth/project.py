@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bootstrap import stack, tools
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.processes import say
+from scripts.machine.paths import ROOT
+from scripts.machine.processes import say
 from tests.integration.mlflow_auth.servers import Server
 
 _PROGRAM = """

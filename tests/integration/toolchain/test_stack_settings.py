@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from scripts.bootstrap import tools
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.stack import PASSPHRASE, Stack
+from scripts.machine.paths import ROOT
+from scripts.machine.problems import Problem
 
 
 @pytest.fixture

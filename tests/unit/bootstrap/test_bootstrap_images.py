@@ -13,8 +13,8 @@ from typing import Any, cast
 import pytest
 
 from scripts.bootstrap import images
-from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.stack import Stack
+from scripts.machine.problems import Problem
 from tests.unit.bootstrap.conftest import Program
 
 OFFICIAL = {name: f"official/{name}:1" for name in images._MLFLOW + images._LANGFUSE}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.stack import PASSPHRASE, Stack, environment, state_folder
 from scripts.bootstrap.tools import Tools
+from scripts.machine.problems import Problem
 from tests.unit.bootstrap.conftest import Program
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from scripts.bootstrap import commands
 from scripts.bootstrap.commands import COMMANDS, Call
-from scripts.bootstrap.paths import ROOT
-from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
+from scripts.machine.paths import ROOT
+from scripts.machine.problems import Problem
 from tests.unit.bootstrap.conftest import Program
 
 OUTPUTS = {

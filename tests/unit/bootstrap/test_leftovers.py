@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from scripts.bootstrap import leftovers, power
-from scripts.bootstrap.problems import Problem
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
+from scripts.machine.problems import Problem
 from tests.conditions import until
 from tests.unit.bootstrap.conftest import Program
 

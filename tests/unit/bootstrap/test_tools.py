@@ -13,9 +13,10 @@ import pytest
 
 from airgap.toolchain import STAMP, home
 from airgap.toolchain.parts import LANGUAGE_PYTHON, PLUGINS, PULUMI
-from scripts.bootstrap import debian, engine, tools, venv
-from scripts.bootstrap.paths import cache_dir
-from scripts.bootstrap.problems import Problem
+from scripts.bootstrap import engine, tools, venv
+from scripts.machine import debian
+from scripts.machine.paths import cache_dir
+from scripts.machine.problems import Problem
 from tests.unit.bootstrap.conftest import Program
 
 

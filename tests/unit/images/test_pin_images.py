@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 from scripts.pin_images import Reference, digest_of, pin
 
 MANIFEST = b'{"schemaVersion": 2}'

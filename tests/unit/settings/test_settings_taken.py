@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.settings import PROJECT, Settings, TeamMember, each, load, published_ports
-from scripts.bootstrap.paths import ROOT
+from scripts.machine.paths import ROOT
 from scripts.settings_table import up_to_date
 
 TAKEN: list[tuple[str, Any]] = [

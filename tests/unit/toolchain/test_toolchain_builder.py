@@ -13,7 +13,7 @@ import pytest
 
 from airgap.toolchain import builder, ensure
 from airgap.toolchain.parts import MC, PARTS, Part
-from scripts.bootstrap.problems import Problem
+from scripts.machine.problems import Problem
 
 # Answers `go env` and `go build` like Go, counts its builds, and fails or stops half-way when told to.
 FAKE_GO = """\

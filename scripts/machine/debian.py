@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bootstrap.paths import cache_dir
-from scripts.bootstrap.problems import Problem
-from scripts.bootstrap.processes import Answer, Say, logged
+from scripts.machine.paths import cache_dir
+from scripts.machine.problems import Problem
+from scripts.machine.processes import Answer, Say, logged
 
 _OS_RELEASE = Path("/etc/os-release")
 _OPTIONS = ("-q", "-o", "DPkg::Lock::Timeout=300")
