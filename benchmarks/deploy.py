@@ -18,8 +18,9 @@ from typing import Any
 
 from airgap.images import RECIPES, ensure
 from benchmarks.compose import Compose, dependencies, generate
-from benchmarks.report import a_stack, notice, table
+from benchmarks.report import a_stack, table
 from scripts.bootstrap.commands import DESTROY
+from scripts.machine.processes import say
 from tests.deployment import SERVICES, Deployment, pulumi_environment
 from tests.engine import docker, relabelled, tag_of
 
@@ -170,7 +171,7 @@ class Comparison:
             for step, action in zip(STEPS, steps(), strict=True):
                 timeline = timed(self.stack.prefix, action)
                 self.seen.setdefault((name, step), []).append(timeline)
-                notice(f"round {number}, {name}, {step}: {timeline.seconds:.1f} s")
+                say(f"round {number}, {name}, {step}: {timeline.seconds:.1f} s")
 
     def _compose(self) -> Iterator[Callable[[], object]]:
         up = ("up", "--detach", "--wait")
@@ -222,7 +223,7 @@ def comparison() -> Iterator[Comparison]:
             content["services"]["mlflow-server"]["image"] = changed
             other.write_text(json.dumps(content))
             # The stack takes MLflow's image as it is, too: building is no part of what is compared.
-            named = {**ensure(RECIPES, notice), _CHANGED: mlflow}
+            named = {**ensure(RECIPES), _CHANGED: mlflow}
             try:
                 compose.run("up", "--detach", "--wait")
                 if differences := equal_to(ours, _inspected(stack)):

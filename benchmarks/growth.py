@@ -8,8 +8,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from benchmarks.memory import idle_cores, usage
-from benchmarks.report import a_stack, notice, seconds, table
+from benchmarks.report import a_stack, seconds, table
 from scripts.bootstrap.commands import DESTROY
+from scripts.machine.processes import say
 from tests.deployment import Deployment
 
 COUNTS = (1, 5, 10)
@@ -25,7 +26,7 @@ def main() -> None:
             stack = held.enter_context(a_stack())
             fresh = seconds(lambda stack=stack: stack.up().ok())  # type: ignore[misc]
             stacks.append(stack)
-            notice(f"stack {len(stacks)}: {fresh:.1f} s")
+            say(f"stack {len(stacks)}: {fresh:.1f} s")
             if len(stacks) in COUNTS:
                 unchanged = seconds(lambda stack=stack: stack.up("--expect-no-changes").ok())  # type: ignore[misc]
                 memory = sum(sum(usage(one).values()) for one in stacks)

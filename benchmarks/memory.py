@@ -19,10 +19,11 @@ import requests
 
 from benchmarks.compose import Compose, generate, literal
 from benchmarks.load import drive
-from benchmarks.report import a_stack, notice, table
+from benchmarks.report import a_stack, table
 from benchmarks.tracking import Client, container_seconds
 from components.service import REST_SECONDS
 from scripts.bootstrap.commands import DESTROY
+from scripts.machine.processes import say
 from tests.deployment import RUNNING as BY_PRODUCT
 from tests.deployment import SERVICES, Deployment
 from tests.engine import docker, tag_of
@@ -174,7 +175,7 @@ def main() -> None:
         images = {found: tag_of(found) for found in {stack.inspect(name)["Image"] for name in _all()}}
         content = generate(resources, images, Path(folder) / "files")
         stack.pulumi(*DESTROY).ok()
-        notice("the same with the images' defaults")
+        say("the same with the images' defaults")
         plain = Compose.prepared(Path(folder), with_defaults(content))
         try:
             plain.run("up", "--detach", "--wait")

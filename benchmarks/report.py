@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +15,6 @@ from typing import Any
 from airgap.images import RECIPES, ensure
 from scripts.machine.paths import ROOT
 from tests.deployment import Deployment, deployment, pulumi_environment
-
-
-def notice(line: str) -> None:
-    """Tell a person how it goes, beside the tables."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def machine() -> str:
@@ -70,7 +64,7 @@ def seconds(action: Callable[[], object]) -> float:
 @contextmanager
 def a_stack(**settings: Any) -> Iterator[Deployment]:
     """A stack of all twelve containers on free ports, not yet deployed; nothing of it stays."""
-    images = ensure(RECIPES, notice)
+    images = ensure(RECIPES)
     with (
         tempfile.TemporaryDirectory(prefix="mlops-stack-bench-") as folder,
         deployment(Path(folder) / "stack", pulumi_environment(), images=images, **settings) as made,

@@ -17,7 +17,8 @@ from pathlib import Path
 import requests
 
 from benchmarks.load import drive
-from benchmarks.report import a_stack, notice, table
+from benchmarks.report import a_stack, table
+from scripts.machine.processes import say
 from tests.deployment import Deployment
 from tests.engine import docker
 
@@ -169,7 +170,7 @@ def main(seconds: float = _SECONDS) -> None:
             drive(action, 2, 0.5)
             alone = 0.0
             for clients in CLIENTS:
-                notice(f"{name}, {clients} clients")
+                say(f"{name}, {clients} clients")
                 with watched(stack) as machine:
                     latencies, took = drive(action, clients, seconds)
                 rate = len(latencies) / took

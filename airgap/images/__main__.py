@@ -17,7 +17,6 @@ def main() -> int:
     try:
         references = ensure(
             arguments.names,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
             rebuild=arguments.rebuild,
         )
     except Problem as problem:

@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from airgap.images import host
@@ -19,13 +19,13 @@ from scripts.machine import debian
 from scripts.machine.lock import held
 from scripts.machine.paths import cache_dir
 from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, say
 
 LABEL = "mlops-stack.inputs"
 _SHOWN_LINES = 15
-Say = Callable[[str], None]
 
 
-def ensure(names: Iterable[str], say: Say = print, *, rebuild: bool = False) -> dict[str, str]:
+def ensure(names: Iterable[str], say: Say = say, *, rebuild: bool = False) -> dict[str, str]:
     """Build the named images where they are missing or their inputs changed; name -> reference.
 
     `rebuild` builds them, and what they stand on, again from today's packages.

@@ -18,7 +18,7 @@ def main() -> int:
         parser.error(f"the toolchain has no part called {unknown[0]!r}; name some of: {', '.join(PARTS)}")
     try:
         for name in arguments.names:
-            print(name, ensure(name, say=lambda line: print(line, file=sys.stderr, flush=True)), flush=True)
+            print(name, ensure(name), flush=True)
     except Problem as problem:
         print(problem, file=sys.stderr)
         return 1

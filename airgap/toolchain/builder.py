@@ -10,15 +10,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from airgap.toolchain.parts import PARTS, PULUMI, Part
 from scripts.machine.lock import held
 from scripts.machine.paths import cache_dir
 from scripts.machine.problems import Problem
-
-Say = Callable[[str], None]
+from scripts.machine.processes import Say, say
 
 _SDK = "github.com/pulumi/pulumi/sdk/v3"
 # Readonly: go.mod and go.sum are committed and alone decide what is built, without any checksum database.
@@ -31,7 +29,7 @@ _SHOWN_LINES = 15
 _HEARTBEAT_SECONDS = 60
 
 
-def ensure(name: str, say: Say = print) -> Path:
+def ensure(name: str, say: Say = say) -> Path:
     """The path of the named binary, after building it where it is missing or its inputs changed."""
     if name not in PARTS:
         raise Problem(f"the toolchain has no part called {name!r}", f"name one of: {', '.join(PARTS)}")

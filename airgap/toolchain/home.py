@@ -8,14 +8,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from airgap.toolchain.builder import Say, ensure, has_go
+from airgap.toolchain.builder import ensure, has_go
 from airgap.toolchain.parts import LANGUAGE_PYTHON, PLUGINS, PULUMI
 from scripts.machine.problems import Problem
+from scripts.machine.processes import Say, say
 
 STAMP = "toolchain.json"
 
 
-def install(home: Path, say: Say = print) -> Path:
+def install(home: Path, say: Say = say) -> Path:
     """Lay out the commands and the plugins below `home`, where they are not yet; returns `home/bin`.
 
     What is there serves also where Go no longer is; with Go, it is built again when its inputs changed.
