@@ -13,7 +13,6 @@ from components.one_shot import OneShot
 from components.service import SECRETS, Attachment, Health, Service, ServiceArgs
 from components.site import TYPE, Site
 
-_BUCKETS_SCRIPT = "/mlops-stack/buckets.sh"
 _BUCKETS_MEMORY = 128
 
 
@@ -87,11 +86,10 @@ class Minio(pulumi.ComponentResource):
                 image="mc",
                 networks=[Attachment(network=args.network)],
                 memory=_BUCKETS_MEMORY,
-                entrypoint=["/bin/sh", _BUCKETS_SCRIPT],
+                entrypoint=["/bin/sh", "-euc", _script(endpoint), args.bucket_maker],
                 command=list(args.buckets),
                 environment={"MC_CONFIG_DIR": "/tmp/mc"},
                 secrets=secrets,
-                files={_BUCKETS_SCRIPT: _script(endpoint)},
                 after=[self.service.container],
             ),
             ResourceOptions(parent=self),
@@ -107,11 +105,9 @@ class Minio(pulumi.ComponentResource):
 
 
 def _script(endpoint: str) -> str:
+    """Makes the buckets named as arguments, unless they are there."""
     host = endpoint.removeprefix("http://")
     return f"""\
-#!/bin/sh
-# Makes the buckets named as arguments, unless they are there.
-set -eu
 export MC_HOST_stack="http://$(cat {SECRETS}/minio-root-user):$(cat {SECRETS}/minio-root-password)@{host}"
 for bucket in "$@"; do
     mc mb --ignore-existing "stack/$bucket"

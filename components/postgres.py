@@ -12,14 +12,11 @@ from components.service import BECOME_USER, SECRETS, Attachment, Health, Service
 from components.site import TYPE, Site
 
 _DATA = "/var/lib/postgresql/data"
-_SCRIPT = "/mlops-stack/postgres.sh"
 
 # The image takes its password when it makes the database and never again. A data directory that exists is given the
 # declared one before the server listens, so another password in the settings takes effect by the restart it causes. The
 # statement goes in by standard input and is kept out of the log.
 _START = """\
-#!/bin/bash
-set -euo pipefail
 if [ -s "$PGDATA/PG_VERSION" ]; then
     chown -R postgres "$PGDATA"
     rm -f "$PGDATA/postmaster.pid"
@@ -61,7 +58,7 @@ class Postgres(pulumi.ComponentResource):
                     *([Attachment(network=site.edge)] if args.published else []),
                 ],
                 memory=site.postgres_memory,
-                entrypoint=["bash", _SCRIPT],
+                entrypoint=["bash", "-euo", "pipefail", "-c", _START, name],
                 command=["postgres", "-c", f"max_connections={args.connections}"],
                 environment={
                     "POSTGRES_USER": args.database,
@@ -70,7 +67,6 @@ class Postgres(pulumi.ComponentResource):
                     "PGDATA": f"{_DATA}/pgdata",
                 },
                 secrets={"postgres-password": args.password},
-                files={_SCRIPT: _START},
                 volumes={_DATA: args.volume},
                 ports={5432: args.published} if args.published else {},
                 capabilities=BECOME_USER,

@@ -33,7 +33,7 @@ else
     end=$(( $(date +%s) + $0 ))
     until ask "$@" > /dev/null 2>&1; do
         [ "$(date +%s)" -lt "$end" ] || {{ echo 0 > $rest; exit 1; }}
-        sleep 1
+        sleep 0.3
     done
     echo {REST_SECONDS} > $rest
 fi
@@ -162,10 +162,11 @@ def _healthcheck(health: Health | None) -> docker.ContainerHealthcheckArgs | Non
         return None
     return docker.ContainerHealthcheckArgs(
         tests=["CMD", "sh", "-c", _CHECK, str(health.start_seconds), *health.command],
-        interval="1s",
+        # Off the full second: at those the provider looks, and an answer a moment later would wait for the next one.
+        interval="500ms",
         timeout=_duration(health.start_seconds + _ANSWER_SECONDS + 5),
-        # As many in a row as make some fifteen seconds, where the service refuses at once.
-        retries=12,
+        # As many in a row as make about fifteen seconds, where the service refuses at once.
+        retries=24,
     )
 
 

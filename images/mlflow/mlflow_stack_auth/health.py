@@ -9,7 +9,7 @@ import os
 import sys
 from http.client import HTTPConnection
 
-from mlflow_stack_auth.places import SECRETS
+from mlflow_stack_auth.given import SECRETS
 
 _SECONDS = 4
 

@@ -12,7 +12,7 @@ from mlflow.version import VERSION
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.engine import make_url
 
-from mlflow_stack_auth.serve import StartError, required
+from mlflow_stack_auth.given import StartError, required
 
 
 def refuse_newer(engine: Engine, scripts: ScriptDirectory, version_table: str, what: str) -> str | None:
@@ -65,7 +65,3 @@ def main() -> int:
         print(problem, file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,15 +1,15 @@
-"""The container's entry: secrets from files, databases prepared, then the server in place of this process."""
+"""The container's entry: secrets from files, databases prepared, then the server in this very process."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from mlflow_stack_auth.places import SECRETS
+from mlflow_stack_auth.given import SECRETS, StartError, required
 
 _COUNTS = {
     "MLFLOW_WORKERS": 2,
@@ -22,18 +22,6 @@ _MAY_BE_ZERO = {"MLFLOW_DB_MAX_OVERFLOW", "MLFLOW_AUTH_CACHE_TTL_SECONDS"}
 # The health command asks on loopback; a page that rebinds its name to this address cannot have these names.
 _LOOPBACK = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[::1]:*"
 _FIRST_ASGI_VERSION = (3, 5)
-
-
-class StartError(Exception):
-    """The server cannot start; the text says what to change."""
-
-
-def required(name: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A variable that must be there."""
-    value = environment.get(name, "")
-    if not value:
-        raise StartError(f"{name} is not set: give it as a variable or as the file {SECRETS / name}.")
-    return value
 
 
 def settings(given: Mapping[str, str], secrets: Mapping[str, str], mlflow: tuple[int, ...]) -> dict[str, str]:
@@ -99,11 +87,38 @@ def main() -> int:
     except StartError as problem:
         print(problem, file=sys.stderr)
         return 1
-    prepare = [sys.executable, "-m", "mlflow_stack_auth.prepare"]
-    if subprocess.run(prepare, env=environment, check=False).returncode:
-        return 1
-    arguments = command(environment)
-    os.execvpe(arguments[0], arguments, environment)
+    os.environ.update(environment)
+    return _prepare() or _serve(command(environment))
+
+
+def _prepare() -> int:
+    """Prepare the databases in a child, so that no connection is open in what forks workers later; its exit code.
+
+    MLflow takes seconds to import, and what is imported here serves gunicorn's workers as well.
+    """
+    from mlflow_stack_auth import prepare
+
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        code = prepare.main()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(arguments: list[str]) -> int:
+    if arguments[0] != "gunicorn":
+        os.execvp(arguments[0], arguments)
+    from gunicorn.app.wsgiapp import WSGIApplication
+
+    sys.argv = arguments
+    WSGIApplication("%(prog)s", prog=arguments[0]).run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow_stack_auth.credentials import Credentials, Limiter, TooManyGuesses
 from mlflow_stack_auth.gate import UNAUTHENTICATED, Gate, Refusal, Request
-from mlflow_stack_auth.serve import StartError, command, settings
+from mlflow_stack_auth.given import StartError
+from mlflow_stack_auth.serve import command, settings
 
 
 class World:

@@ -51,7 +51,7 @@ class Queue:
                 together.lpush(f"{self._keys}:wait", job)
                 together.execute()
 
-    def take(self, seconds: int) -> tuple[str, dict[str, Any]] | None:
+    def take(self, seconds: float) -> tuple[str, dict[str, Any]] | None:
         """The next job, or nothing after so many seconds; call done, back or fail with its id."""
         with store("redis", redis.RedisError):
             job = self._client.blmove(f"{self._keys}:wait", f"{self._keys}:active", seconds, "RIGHT", "LEFT")

@@ -19,7 +19,7 @@ from .settings import Settings
 
 _log = logging.getLogger("worker")
 _LONGEST_PAUSE = 5.0
-_WAIT_SECONDS = 2
+_WAIT_SECONDS = 0.5  # and so long may a stop take
 
 
 class Worker:
