@@ -33,7 +33,7 @@ else
     end=$(( $(date +%s) + $0 ))
     until ask "$@" > /dev/null 2>&1; do
         [ "$(date +%s)" -lt "$end" ] || {{ echo 0 > $rest; exit 1; }}
-        sleep 0.3
+        sleep 0.3 2>/dev/null || sleep 1
     done
     echo {REST_SECONDS} > $rest
 fi
