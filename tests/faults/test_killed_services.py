@@ -111,6 +111,19 @@ def test_nothing_acknowledged_is_lost_while_it_is_away(
     _away(up, service, request.config.getoption("--away"))
 
 
+@pytest.mark.thorough
+def test_an_artifact_store_that_hangs_is_given_up(up: Deployment) -> None:
+    writer = MlflowWriter.of(up, "artifact")
+    docker("pause", up.container("mlflow-minio"))
+    try:
+        writer.write(1)
+    finally:
+        docker("unpause", up.container("mlflow-minio"))
+    print(f"mlflow-minio hangs: {writer.summary()}")
+    assert (writer.refused, writer.unanswered) == (1, 0)
+    until(lambda: _all_healthy(up), "all healthy", seconds=120)
+
+
 @pytest.mark.parametrize(("service", "kind"), [("mlflow-postgres", "metric"), ("mlflow-minio", "artifact")])
 def test_what_a_store_that_is_away_should_keep_is_refused(up: Deployment, service: str, kind: str) -> None:
     writer = MlflowWriter.of(up, kind)

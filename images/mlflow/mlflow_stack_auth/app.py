@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from mlflow.server.auth import create_app
 
-from mlflow_stack_auth import login
+from mlflow_stack_auth import artifact_store, login
 from mlflow_stack_auth.gate import Gate, Request
 
 Environ = dict[str, Any]
@@ -35,10 +35,17 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return joined
 
 
+def _mlflow() -> tuple[Any, Gate]:
+    """MLflow's application and the gate before it, with what is changed about MLflow."""
+    artifact_store.give_up_in_time()
+    app = create_app()
+    login.forget_changed_users()
+    return app, _gate()
+
+
 def wsgi() -> Callable[[Environ, Callable[..., Any]], Iterable[bytes]]:
     """The application of gunicorn."""
-    app, gate = create_app(), _gate()
-    login.forget_changed_users()
+    app, gate = _mlflow()
     login.ask_less_of_the_database()
 
     def guarded(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -69,8 +76,7 @@ def wsgi() -> Callable[[Environ, Callable[..., Any]], Iterable[bytes]]:
 
 def asgi() -> Callable[[Message, Receive, Send], Awaitable[None]]:
     """The application of uvicorn."""
-    app, gate = create_app(), _gate()
-    login.forget_changed_users()
+    app, gate = _mlflow()
 
     async def guarded(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

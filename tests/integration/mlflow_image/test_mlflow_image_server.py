@@ -42,6 +42,19 @@ if app is not flask_app:
 print("ROUTES" + json.dumps(sorted(found)))
 """
 
+# What a process of the image waits for at most, as libpq and boto3 understood it.
+_WAITS = """
+import configparser, json, os, boto3, psycopg2
+from mlflow_stack_auth import artifact_store
+config = configparser.ConfigParser()
+config.read(os.environ["MLFLOW_AUTH_CONFIG_PATH"])
+url = config["mlflow"]["database_uri"].replace("+psycopg2", "")
+database = psycopg2.connect(url).info.dsn_parameters
+artifact_store.give_up_in_time()
+s3 = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"]).meta.config
+print("WAITS" + json.dumps([database["connect_timeout"], database["tcp_user_timeout"], s3.connect_timeout, s3.read_timeout]))
+"""
+
 
 def routes(stack: Stack) -> list[tuple[str, str]]:
     environment = (
@@ -217,6 +230,11 @@ def test_no_secret_is_seen_from_outside(stack: Stack) -> None:
 
 def test_the_server_runs_as_nobody_special(stack: Stack) -> None:
     assert docker("exec", stack.name("server"), "id", "-u").strip() == "10001"
+
+
+def test_stores_that_do_not_answer_are_given_up(stack: Stack) -> None:
+    said = docker("exec", stack.name("server"), "python", "-c", _WAITS)
+    assert json.loads(said[said.index("WAITS") + 5 :]) == ["5", "10000", 5, 30]
 
 
 def test_health_tells_of_a_stopped_database(stack: Stack) -> None:
