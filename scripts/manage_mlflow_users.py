@@ -42,6 +42,7 @@ from components.problems import Refused
 from scripts.arguments import ArgumentParser, argument, filled, text
 from scripts.bootstrap import stack as stacks
 from scripts.machine.problems import Problem
+from scripts.machine.processes import end
 
 DEFAULT_URI = "http://localhost:5000"
 _RULE = "-" * 60
@@ -647,4 +648,4 @@ def report(args: argparse.Namespace, run: Callable[[Say, Say], dict[str, Any]]) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

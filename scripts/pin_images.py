@@ -24,6 +24,7 @@ from email.message import Message
 from pathlib import Path
 
 from scripts.machine.problems import Problem
+from scripts.machine.processes import end
 
 DIGESTS = Path(__file__).parents[1] / "components" / "image_digests.json"
 TIMEOUT_SECONDS = 20
@@ -152,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 from components.settings import default_of, each
+from scripts.machine.processes import end
 
 ROOT = Path(__file__).resolve().parents[1]
 _PLACES = {
@@ -98,4 +98,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -29,6 +29,7 @@ from components.problems import Refused
 from components.settings import team_members
 from scripts.arguments import ArgumentParser, argument, filled
 from scripts.bootstrap.stack import Stack
+from scripts.machine.processes import end
 from scripts.manage_mlflow_users import (
     Login,
     MLflowUserManager,
@@ -279,4 +280,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

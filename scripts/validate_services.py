@@ -25,6 +25,8 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
+from scripts.machine.processes import end
+
 if __package__ in (None, ""):  # started as a file: the project's packages are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -590,4 +592,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

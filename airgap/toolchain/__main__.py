@@ -7,6 +7,7 @@ import sys
 
 from airgap.toolchain import PARTS, ensure
 from scripts.machine.problems import Problem
+from scripts.machine.processes import end
 
 
 def main() -> int:
@@ -26,4 +27,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

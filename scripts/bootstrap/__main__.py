@@ -3,5 +3,6 @@
 import sys
 
 from scripts.bootstrap.commands import main
+from scripts.machine.processes import end
 
-sys.exit(main(sys.argv[1:]))
+end(lambda: main(sys.argv[1:]))

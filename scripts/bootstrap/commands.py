@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -350,9 +349,6 @@ def main(arguments: Sequence[str]) -> int:
         return _failed(problem.message, problem.fix)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
     if code == INTERRUPTED:
         say(f"interrupted; `{again}` goes on from here")
     return code

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 Say = Callable[[str], None]
 
@@ -22,6 +23,21 @@ INTERRUPTED = 130
 def say(line: str) -> None:
     """A line about what is going on, to standard error: standard output is for results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """End this program with what its main function returns; in silence where the reader of its output has enough (`| head`)."""
+    code: int | str | None
+    try:
+        try:
+            code = main()
+        except SystemExit as ended:  # argparse's way
+            code = ended.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        code = 0
+    sys.exit(code)
 
 
 @dataclass(frozen=True)

@@ -324,3 +324,26 @@ def test_programs_without_names(shell: Shell, program: Any, name: str, rest: lis
     assert not shell.started
     assert said.startswith("usage:")
     assert code == 2 or "--help" in rest
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("scripts.bootstrap", "help"),
+        ("scripts.manage_mlflow_users", "--help"),
+        ("scripts.settings_table", "--help"),
+        ("scripts.setup_mlflow_auth", "--help"),
+        ("scripts.validate_services", "--help"),
+    ],
+)
+def test_a_reader_that_has_enough_is_no_error(command: Sequence[str]) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], env=buffered, stdout=writes, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (0, b"")
