@@ -17,10 +17,11 @@ from typing import Any
 
 import requests
 
+from benchmarks import cgroup
 from benchmarks.compose import Compose, generate, literal
 from benchmarks.load import drive
 from benchmarks.report import a_stack, table
-from benchmarks.tracking import Client, container_seconds
+from benchmarks.tracking import Client
 from components.service import REST_SECONDS
 from scripts.bootstrap.commands import DESTROY
 from scripts.machine.processes import say
@@ -42,7 +43,6 @@ sed /^authorization_function/d "$MLFLOW_AUTH_CONFIG_PATH" > /tmp/basic_auth.ini
 export MLFLOW_AUTH_CONFIG_PATH=/tmp/basic_auth.ini
 exec mlflow server --app-name basic-auth --host 0.0.0.0 --serve-artifacts --artifacts-destination "$MLFLOW_ARTIFACTS_DESTINATION"
 """
-_MIB = 1024 * 1024
 
 
 def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,21 +62,10 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage(stack: Deployment) -> dict[str, float]:
-    """MiB by service, without the page cache, which the engine gives back on demand."""
-    names = {stack.container(service): service for service in RUNNING}
-    printed = docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names).stdout
-    found = {}
-    for line in printed.splitlines():
-        name, used, *_ = line.split()
-        found[names[name]] = _mib(used)
-    return found
-
-
-def _mib(text: str) -> float:
-    for unit, size in (("GiB", 1024.0), ("MiB", 1.0), ("KiB", 1 / 1024), ("B", 1 / _MIB)):
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * size
-    raise ValueError(f"docker stats printed {text}")
+    """MiB by service."""
+    names = [stack.container(service) for service in RUNNING]
+    pids = docker("inspect", "--format", "{{.State.Pid}}", *names).stdout.split()
+    return dict(zip(RUNNING, map(cgroup.memory, pids), strict=True))
 
 
 def settled(stack: Deployment) -> dict[str, float]:
@@ -126,7 +115,7 @@ def busy_seconds(*stacks: Deployment) -> float:
     """Processor time so far of the containers and of the engine that runs their health checks."""
     names = [stack.container(service) for stack in stacks for service in RUNNING]
     pids = docker("inspect", "--format", "{{.State.Pid}}", *names).stdout.split()
-    total = sum(container_seconds(pid) for pid in pids)
+    total = sum(cgroup.seconds(pid) for pid in pids)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name = (folder / "comm").read_text().strip()

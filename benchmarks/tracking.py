@@ -16,6 +16,7 @@ from pathlib import Path
 
 import requests
 
+from benchmarks import cgroup
 from benchmarks.load import drive
 from benchmarks.report import a_stack, table
 from scripts.machine.processes import say
@@ -120,12 +121,12 @@ def watched(stack: Deployment) -> Iterator[Machine]:
         for name in _ASKED
     }
     began, idle, disk = time.monotonic(), _idle(), _disk()
-    before = {name: container_seconds(pid) for name, pid in ids.items()}
+    before = {name: cgroup.seconds(pid) for name, pid in ids.items()}
     yield machine
     took, cores = time.monotonic() - began, os.cpu_count() or 1
     machine.cores = 1 - (_idle() - idle) / (took * cores)
     machine.disk = (_disk() - disk) / took
-    machine.containers = {name: (container_seconds(pid) - before[name]) / took for name, pid in ids.items()}
+    machine.containers = {name: (cgroup.seconds(pid) - before[name]) / took for name, pid in ids.items()}
 
 
 def _idle() -> float:
@@ -138,17 +139,6 @@ def _disk() -> float:
     """Seconds that the busiest disk was at work."""
     lines = [line.split() for line in Path("/proc/diskstats").read_text().splitlines()]
     return max((int(fields[12]) for fields in lines if not fields[2].startswith("loop")), default=0) / 1000
-
-
-def container_seconds(pid: str) -> float:
-    """Seconds of processor that the container of a process has taken."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "cpuacct" in controllers.split(","):
-            return int(Path(f"/sys/fs/cgroup/{controllers}{path}/cpuacct.usage").read_text()) / 1e9
-        if not controllers and Path(f"/sys/fs/cgroup{path}/cpu.stat").is_file():
-            return int(Path(f"/sys/fs/cgroup{path}/cpu.stat").read_text().split()[1]) / 1e6
-    raise SystemExit(f"Process {pid} is in no cgroup that counts its processor time.")
 
 
 def main(seconds: float = _SECONDS) -> None:
