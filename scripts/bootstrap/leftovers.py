@@ -262,7 +262,7 @@ def _clear_lock(stack: Stack, say: Say) -> None:
 
 
 def _end_plugins() -> None:
-    """End what a killed Pulumi left running: its plugins go on with what they were at, and stay for minutes."""
+    """End what a killed Pulumi left running: its plugins and language host go on with what they were at, or stay."""
     listed = [
         line.split(maxsplit=2) for line in ask(["ps", "-axww", "-o", "pid=,ppid=,args="]).out.splitlines()
     ]
@@ -271,7 +271,10 @@ def _end_plugins() -> None:
     orphans = {
         pid
         for pid, command in commands.items()
-        if any(Path(word).name.startswith("pulumi-resource-") for word in command.split()[:2])
+        if any(
+            Path(word).name.startswith(("pulumi-resource-", "pulumi-language-"))
+            for word in command.split()[:2]
+        )
         and "pulumi" not in commands.get(parents[pid], "")
     }
     for pid, parent in parents.items():

@@ -305,8 +305,9 @@ def test_a_store_that_ends_again_is_named(
         power.start(stack, said.append)
 
 
-def test_plugins_of_a_killed_run_are_ended_and_those_of_another_are_not(tmp_path: Path) -> None:
-    plugin = tmp_path / "pulumi-resource-docker"
+@pytest.mark.parametrize("name", ["pulumi-resource-docker", "pulumi-language-python"])
+def test_what_a_killed_run_left_running_is_ended_and_anothers_is_not(tmp_path: Path, name: str) -> None:
+    plugin = tmp_path / name
     plugin.write_text("#!/bin/sh\nsleep 60\n")
     plugin.chmod(0o755)
     cli = tmp_path / "pulumi"
