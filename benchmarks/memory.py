@@ -63,9 +63,13 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def usage(stack: Deployment) -> dict[str, float]:
     """MiB by service."""
-    names = [stack.container(service) for service in RUNNING]
-    pids = docker("inspect", "--format", "{{.State.Pid}}", *names).stdout.split()
-    return dict(zip(RUNNING, map(cgroup.memory, pids), strict=True))
+    return dict(zip(RUNNING, map(cgroup.memory, _pids(stack)), strict=True))
+
+
+def _pids(*stacks: Deployment) -> list[str]:
+    """Of the first process of each running container, in their order."""
+    names = [stack.container(service) for stack in stacks for service in RUNNING]
+    return docker("inspect", "--format", "{{.State.Pid}}", *names).stdout.split()
 
 
 def settled(stack: Deployment) -> dict[str, float]:
@@ -113,9 +117,7 @@ def under_load(stack: Deployment, outputs: Mapping[str, Any]) -> dict[str, float
 
 def busy_seconds(*stacks: Deployment) -> float:
     """Processor time so far of the containers and of the engine that runs their health checks."""
-    names = [stack.container(service) for stack in stacks for service in RUNNING]
-    pids = docker("inspect", "--format", "{{.State.Pid}}", *names).stdout.split()
-    total = sum(cgroup.seconds(pid) for pid in pids)
+    total = sum(map(cgroup.seconds, _pids(*stacks)))
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name = (folder / "comm").read_text().strip()

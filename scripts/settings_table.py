@@ -9,13 +9,12 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import Field
-from pathlib import Path
 from typing import Any
 
 from components.settings import default_of, each
+from scripts.machine.paths import ROOT
 from scripts.machine.processes import end
 
-ROOT = Path(__file__).resolve().parents[1]
 _PLACES = {
     # file -> (begin, end) of what is generated in it
     "Pulumi.yaml": ("# settings: begin\n", "# settings: end\n"),

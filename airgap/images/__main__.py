@@ -16,10 +16,7 @@ def main() -> int:
     parser.add_argument("--rebuild", action="store_true", help="build again from today's packages")
     arguments = parser.parse_args()
     try:
-        references = ensure(
-            arguments.names,
-            rebuild=arguments.rebuild,
-        )
+        references = ensure(arguments.names, rebuild=arguments.rebuild)
     except Problem as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ import socket
 import time
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -39,30 +40,33 @@ if app is not flask_app:
     walk(app.routes)
     for path, operations in app.openapi()["paths"].items():
         take(path, [method.upper() for method in operations])
-print("ROUTES" + json.dumps(sorted(found)))
+print("ANSWER" + json.dumps(sorted(found)))
 """
 
 # What a process of the image waits for at most, as libpq and boto3 understood it.
 _WAITS = """
-import configparser, json, os, boto3, psycopg2
-from mlflow_stack_auth import artifact_store
-config = configparser.ConfigParser()
-config.read(os.environ["MLFLOW_AUTH_CONFIG_PATH"])
-url = config["mlflow"]["database_uri"].replace("+psycopg2", "")
-database = psycopg2.connect(url).info.dsn_parameters
-artifact_store.give_up_in_time()
+import json, boto3
+from mlflow.server import auth
+from mlflow_stack_auth import app
+app._mlflow()
+database = auth.store.engine.raw_connection().driver_connection.info.dsn_parameters
 s3 = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"]).meta.config
-print("WAITS" + json.dumps([database["connect_timeout"], database["tcp_user_timeout"], s3.connect_timeout, s3.read_timeout]))
+print("ANSWER" + json.dumps([database["connect_timeout"], database["tcp_user_timeout"], s3.connect_timeout, s3.read_timeout]))
 """
 
 
-def routes(stack: Stack) -> list[tuple[str, str]]:
+def in_server(stack: Stack, program: str) -> Any:
+    """What a program prints as JSON after ANSWER that runs in the server's container, with its whole environment."""
     environment = (
         "import os; os.environ.update(s.settings(os.environ, s._secrets(), tuple(map(int, %r.split('.')))))"
     )
-    program = f"import mlflow_stack_auth.serve as s; {environment % stack.version}\n{_ROUTES}"
-    said = docker("exec", stack.name("server"), "python", "-c", program)
-    return json.loads(said[said.index("ROUTES") + 6 :])
+    whole = f"import mlflow_stack_auth.serve as s; {environment % stack.version}\n{program}"
+    said = docker("exec", stack.name("server"), "python", "-c", whole)
+    return json.loads(said.partition("ANSWER")[2])
+
+
+def routes(stack: Stack) -> list[tuple[str, str]]:
+    return in_server(stack, _ROUTES)
 
 
 def user(stack: Stack, password: str) -> str:
@@ -233,8 +237,7 @@ def test_the_server_runs_as_nobody_special(stack: Stack) -> None:
 
 
 def test_stores_that_do_not_answer_are_given_up(stack: Stack) -> None:
-    said = docker("exec", stack.name("server"), "python", "-c", _WAITS)
-    assert json.loads(said[said.index("WAITS") + 5 :]) == ["5", "10000", 5, 30]
+    assert in_server(stack, _WAITS) == ["5", "10000", 5, 30]
 
 
 def test_health_tells_of_a_stopped_database(stack: Stack) -> None:
