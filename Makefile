@@ -3,7 +3,7 @@ PYTHON ?= python3
 STACK ?= dev
 ARGS ?=
 
-COMMANDS := up preview refresh stop start destroy status env credentials client-env users setup \
+COMMANDS := up preview refresh stop start destroy backup restore status env credentials client-env users setup \
 	test test-unit test-faults lint format bench pin-images help
 
 .DEFAULT_GOAL := help

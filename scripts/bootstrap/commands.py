@@ -6,10 +6,11 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from airgap import images as airgap
-from scripts.bootstrap import engine, images, leftovers, power, stack, team, venv
+from scripts.bootstrap import backup, engine, images, leftovers, power, stack, team, venv
 from scripts.bootstrap import tools as pulumi_tools
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
@@ -76,21 +77,28 @@ def up(call: Call) -> int:
     double = call.take(images.DOUBLE)
     engine.ensure(say)
     found = _stack(call)
+    return _deploy(found, call.arguments, double=double) or _greet(found)
+
+
+def _deploy(found: Stack, arguments: Sequence[str] = (), *, double: bool = False) -> int:
     images.prepare(found, venv.python_of(), say, double=double)
     leftovers.clear(found, say)
-    go = ("up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs", *call.arguments)
+    go = ("up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs", *arguments)
     if not team.is_large(found):
         code = _pulumi(found, *go)
     else:
         say("Team: a large one, so everything else first")
         code = _pulumi(found, *go, *team.ALL_BUT_ACCOUNTS) or _pulumi(found, *go, variables=team.WRITE_ONCE)
-    if code == 0:
-        print("\n".join(welcome(found.outputs(), found)))
-    elif code != INTERRUPTED:
+    if code not in (0, INTERRUPTED):
         say(
             f"\nerror: `pulumi up` ended with {code}, see above\n  fix: put right what it says; {found.make('up')} goes on from there"
         )
     return code
+
+
+def _greet(found: Stack) -> int:
+    print("\n".join(welcome(found.outputs(), found)))
+    return 0
 
 
 def welcome(outputs: Mapping[str, Any], found: Stack) -> list[str]:
@@ -157,6 +165,41 @@ def destroy(call: Call) -> int:
             f"{found.make('up')} goes on with them; {found.make('destroy')} ARGS={DELETE_DATA} removes them for good"
         )
     return code
+
+
+def save(call: Call) -> int:
+    """Back up data, secrets and settings while it runs: make backup [ARGS=FOLDER]"""
+    engine.ensure(say)
+    into = _only(call, "at most one folder, in which the backup's own is made") or backup.FOLDER
+    backup.save(_stack(call), into, say)
+    return 0
+
+
+def restore(call: Call) -> int:
+    """Bring a backup back, here or on a new machine: make restore ARGS=FOLDER"""
+    replace, keep_data = call.take(backup.REPLACE), call.take(backup.KEEP_DATA)
+    folder = _only(call, "the folder of one backup") or backup.FOLDER
+    chosen = backup.read(folder, Stack(call.name))
+    engine.ensure(say)
+    backup.take_settings(chosen, Stack(call.name), say)
+    found = _stack(call)
+    backup.take_secrets(chosen, found, replace=replace, keep_data=keep_data)
+    if code := _deploy(found):
+        return code
+    if not keep_data:
+        backup.put_back(chosen, found, say)
+        # The accounts in the backup are those of its day.
+        code = _deploy(found)
+    return code or _greet(found)
+
+
+def _only(call: Call, what: str) -> Path | None:
+    if len(call.arguments) > 1 or any(argument.startswith("-") for argument in call.arguments):
+        raise Problem(
+            f"ARGS={shlex.join(call.arguments)!r} is not what this command takes: {what}",
+            "make help tells more",
+        )
+    return Path(call.arguments[0]).expanduser().absolute() if call.arguments else None
 
 
 def status(call: Call) -> int:
@@ -313,6 +356,8 @@ COMMANDS: Mapping[str, Callable[[Call], int]] = {
     "stop": stop,
     "start": start,
     "destroy": destroy,
+    "backup": save,
+    "restore": restore,
     "status": status,
     "env": env,
     "credentials": credentials,

@@ -16,7 +16,9 @@ from scripts.bootstrap.stack import PROJECT, Stack, state_folder
 from scripts.machine.problems import Problem
 from scripts.machine.processes import Say, ask, foreground
 
-STACK_LABEL, ID_LABEL, SERVICE_LABEL = (f"{PROJECT}.{key}" for key in ("stack", "id", "service"))
+STACK_LABEL, ID_LABEL, SERVICE_LABEL, VERSION_LABEL = (
+    f"{PROJECT}.{key}" for key in ("stack", "id", "service", "version")
+)
 _IDENTITY = "random:index/randomId:RandomId"
 _CONTAINER = "docker:index/container:Container"
 _VOLUME = "docker:index/volume:Volume"
@@ -31,6 +33,8 @@ class Found:
     name: str
     identity: str
     service: str
+    version: str
+    image: str
     run_once: bool
     status: str
     exit_code: int
@@ -45,9 +49,9 @@ def clear(stack: Stack, say: Say, *, removing: bool = False) -> list[Mapping[str
     _clear_lock(stack, say)
     state = stack.export()
     resources: list[Mapping[str, Any]] = state.get("resources") or []
-    identity = next((_identity_of(item) for item in resources if _is_identity(item)), "")
+    identity = identity_of(resources)
     there = containers(stack)
-    _refuse_foreign(stack, identity, there, _volumes(state).values())
+    refuse_foreign(stack, identity, there, _volumes(state).values())
     unpause(there, say)
     forgotten = _forget_volumes(stack, state, say, removing=removing)
     interrupted = bool(state.get("pending_operations"))
@@ -84,6 +88,13 @@ def containers(stack: Stack) -> list[Found]:
     return [_found(item) for item in described]
 
 
+def volumes(stack: Stack) -> list[str]:
+    """Names of all volumes of a stack."""
+    return sorted(
+        _docker("volume", "ls", "--filter", f"label={_owner(stack)}", "--format", "{{.Name}}").split()
+    )
+
+
 def _found(item: Mapping[str, Any]) -> Found:
     labels = item["Config"].get("Labels") or {}
     return Found(
@@ -91,6 +102,8 @@ def _found(item: Mapping[str, Any]) -> Found:
         name=item["Name"].removeprefix("/"),
         identity=labels.get(ID_LABEL, ""),
         service=labels.get(SERVICE_LABEL, ""),
+        version=labels.get(VERSION_LABEL, ""),
+        image=item["Image"],
         run_once=item["HostConfig"]["RestartPolicy"]["Name"] in ("", "no"),
         status=item["State"]["Status"],
         exit_code=item["State"]["ExitCode"],
@@ -102,12 +115,12 @@ def _owner(stack: Stack) -> str:
     return f"{STACK_LABEL}={PROJECT}/{stack.name}"
 
 
-def _is_identity(resource: Mapping[str, Any]) -> bool:
-    return resource.get("type") == _IDENTITY and str(resource.get("urn", "")).endswith("::identity")
-
-
-def _identity_of(resource: Mapping[str, Any]) -> str:
-    return str((resource.get("outputs") or {}).get("hex", ""))
+def identity_of(resources: Iterable[Mapping[str, Any]]) -> str:
+    """What everything of a state's stack is labelled with; empty where nothing was made yet."""
+    for item in resources:
+        if item.get("type") == _IDENTITY and str(item.get("urn", "")).endswith("::identity"):
+            return str((item.get("outputs") or {}).get("hex", ""))
+    return ""
 
 
 def _volumes(state: Mapping[str, Any]) -> dict[str, str]:
@@ -119,7 +132,7 @@ def _volumes(state: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _refuse_foreign(stack: Stack, identity: str, there: Iterable[Found], volumes: Iterable[str]) -> None:
+def refuse_foreign(stack: Stack, identity: str, there: Iterable[Found], volumes: Iterable[str] = ()) -> None:
     """Stop where the engine has something of a stack of this name that this state does not know.
 
     `volumes` it knows, whatever their labels say: nobody can change those, and a state may have taken over another's data.

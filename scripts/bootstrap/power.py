@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from scripts.bootstrap import leftovers
 from scripts.bootstrap.leftovers import Found
@@ -13,7 +14,7 @@ from scripts.machine.processes import Say, ask
 
 # What all others are stores for.
 _SERVERS = ("mlflow-server", "langfuse-web", "langfuse-worker")
-_STOP_SECONDS = 60
+STOP_SECONDS = 60
 _HEALTHY_SECONDS = 900
 _POLL_SECONDS = 0.5
 
@@ -21,22 +22,53 @@ _POLL_SECONDS = 0.5
 def stop(stack: Stack, say: Say) -> None:
     """Stop servers, then stores; everything stays on the engine."""
     for tier in reversed(_tiers(stack)):
-        running = [item.id for item in tier if item.status in ("running", "restarting", "paused")]
-        if running:
-            say(f"Stopping {_names(item for item in tier if item.id in running)}")
-            _docker("stop", "--time", str(_STOP_SECONDS), *running)
+        _stop(tier, say)
     say(f"Stopped; {stack.make('start')} starts it again")
+
+
+def stop_servers(stack: Stack, say: Say) -> None:
+    """Stop what writes into the stores."""
+    _stop(_tiers(stack)[1], say)
+
+
+@contextmanager
+def resting(items: Sequence[Found], stack: Stack, say: Say) -> Iterator[None]:
+    """Meanwhile these are stopped: one after the other, and started again from the last to the first, as far as they ran."""
+    ran = [item for item in items if item.status == "running"]
+    try:
+        for item in ran:
+            _stop([item], say)
+        yield
+    finally:
+        for item in reversed(ran):
+            _start(stack, [item], say)
 
 
 def start(stack: Stack, say: Say) -> None:
     """Start stores, then servers, each once the ones before it are healthy."""
     for tier in _tiers(stack):
         leftovers.unpause(tier, say)
-        if stopped := [item for item in tier if item.status not in ("running", "paused")]:
-            say(f"Starting {_names(stopped)}")
-            _docker("start", *(item.id for item in stopped))
-        _wait(stack, {item.id for item in tier})
+        _start(stack, tier, say)
     say(f"Started; {stack.make('status')} looks closer")
+
+
+def _stop(items: Iterable[Found], say: Say) -> None:
+    if running := [item for item in items if item.status in ("running", "restarting", "paused")]:
+        say(f"Stopping {_names(running)}")
+        _docker("stop", "--time", str(STOP_SECONDS), *(item.id for item in running))
+
+
+def _start(stack: Stack, items: Iterable[Found], say: Say) -> None:
+    """Return when they are healthy."""
+    ids = {item.id for item in items}
+    if stopped := [
+        item
+        for item in leftovers.containers(stack)
+        if item.id in ids and item.status not in ("running", "paused")
+    ]:
+        say(f"Starting {_names(stopped)}")
+        _docker("start", *(item.id for item in stopped))
+    _wait(stack, ids)
 
 
 def _tiers(stack: Stack) -> list[list[Found]]:

@@ -93,10 +93,18 @@ class Stack:
         if selected.code:
             raise self._problem(f"selecting the stack {self.name} failed", selected)
 
+    def exported(self) -> dict[str, Any]:
+        """The state as Pulumi exports it, secrets encrypted."""
+        exported: dict[str, Any] = json.loads(self._run("stack", "export").out)
+        return exported
+
     def export(self) -> dict[str, Any]:
         """The state's `deployment`, secrets encrypted."""
-        answer = self._run("stack", "export")
-        return json.loads(answer.out).get("deployment") or {}
+        return self.exported().get("deployment") or {}
+
+    def import_(self, exported: Mapping[str, Any]) -> None:
+        """Put such an export in place of the state."""
+        self._run("stack", "import", text=json.dumps(exported))
 
     def forget(self, urn: str) -> None:
         """Take a resource and all that depends on it out of the state, and touch nothing else."""
@@ -160,12 +168,12 @@ class Stack:
         """The `make` command that a person gives for this stack."""
         return f"make {target}" if self.name == "dev" else f"make {target} STACK={self.name}"
 
-    def _ask(self, *arguments: str) -> Answer:
+    def _ask(self, *arguments: str, text: str | None = None) -> Answer:
         command = self.command(*arguments, "--non-interactive")
-        return ask(command, environment=self.environment, cwd=self.root)
+        return ask(command, environment=self.environment, cwd=self.root, text=text)
 
-    def _run(self, *arguments: str) -> Answer:
-        answer = self._ask(*arguments)
+    def _run(self, *arguments: str, text: str | None = None) -> Answer:
+        answer = self._ask(*arguments, text=text)
         if answer.code and "no stack named" in answer.err:
             raise Problem(f"there is no stack called {self.name}", self.make("up"))
         if answer.code:

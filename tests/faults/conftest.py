@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from airgap.images import ensure
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import find
+from tests.checkout import Checkout
+from tests.checkout import checkout as new_checkout
 from tests.deployment import Deployment, deployment
 
 
@@ -36,3 +39,12 @@ def stack(empty: Deployment, monkeypatch: pytest.MonkeyPatch) -> Stack:
     for name, value in empty.environment.items():
         monkeypatch.setenv(name, value)
     return Stack(empty.stack, find(), empty.folder)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
+    """A copy of the checkout, with a state and a passphrase of its own."""
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with new_checkout(tmp_path) as made:
+        yield made

@@ -8,17 +8,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import requests
 
 from tests.conditions import PATIENCE_SECONDS, until
-from tests.deployment import Deployment
 from tests.traces import one_span
 
 # Longer than any answer may take: who waits longer than this was not answered.
 _TIMEOUT_SECONDS = 120
 _PAUSE_SECONDS = 0.05
 AT_LEAST = 20
+
+
+class Deployed(Protocol):
+    """A stack that tells where it is and how to get in."""
+
+    def outputs(self) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -92,7 +98,7 @@ class MlflowWriter(Writer):
     kinds: Sequence[str] = ("metric", "artifact")
 
     @classmethod
-    def of(cls, stack: Deployment, *kinds: str) -> MlflowWriter:
+    def of(cls, stack: Deployed, *kinds: str) -> MlflowWriter:
         """With a run of its own."""
         outputs = stack.outputs()
         writer = cls(outputs["mlflowUrl"], (outputs["mlflowAdminUsername"], outputs["mlflowAdminPassword"]))
@@ -130,7 +136,7 @@ class TraceWriter(Writer):
     """Traces of one span each, to Langfuse."""
 
     @classmethod
-    def of(cls, stack: Deployment) -> TraceWriter:
+    def of(cls, stack: Deployed) -> TraceWriter:
         outputs = stack.outputs()
         return cls(outputs["langfuseUrl"], (outputs["langfusePublicKey"], outputs["langfuseSecretKey"]))
 

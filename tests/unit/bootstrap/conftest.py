@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from scripts.bootstrap.stack import Stack
+from scripts.bootstrap.tools import Tools
+
 _PROGRAM = """\
 #!{python} -IS
 import json, os, pathlib, sys
@@ -108,3 +111,44 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def said() -> list[str]:
     return []
+
+
+OURS, OTHERS = "a1", "b2"
+IDENTITY = {
+    "urn": "urn:pulumi:dev::mlops-stack::mlops-stack:components:Site$random:index/randomId:RandomId::identity",
+    "type": "random:index/randomId:RandomId",
+    "outputs": {"hex": OURS},
+}
+
+
+def container(name: str, *, identity: str = OURS, **state: Any) -> dict[str, Any]:
+    once = state.pop("run_once", False)
+    return {
+        "Id": f"id-of-{name}",
+        "Name": f"/{name}",
+        "Image": "sha256:0",
+        "Config": {
+            "Labels": {
+                "mlops-stack.stack": "mlops-stack/dev",
+                "mlops-stack.id": identity,
+                "mlops-stack.service": name,
+            }
+        },
+        "HostConfig": {"RestartPolicy": {"Name": "no" if once else "unless-stopped"}},
+        "State": {"Status": "running", "ExitCode": 0, **state},
+    }
+
+
+@pytest.fixture
+def stack(tmp_path: Path, pulumi: Program) -> Stack:
+    (tmp_path / "checkout").mkdir()
+    return Stack("dev", Tools(pulumi.path.parent, {}, "a test's"), tmp_path / "checkout")
+
+
+@pytest.fixture
+def engine_has(docker: Program) -> Callable[..., None]:
+    def has(*containers: dict[str, Any]) -> None:
+        docker.answers("ps", "\n".join(item["Id"] for item in containers))
+        docker.answers("inspect", list(containers))
+
+    return has

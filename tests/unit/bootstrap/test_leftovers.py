@@ -16,49 +16,9 @@ import pytest
 
 from scripts.bootstrap import leftovers, power
 from scripts.bootstrap.stack import Stack
-from scripts.bootstrap.tools import Tools
 from scripts.machine.problems import Problem
 from tests.conditions import until
-from tests.unit.bootstrap.conftest import Program
-
-OURS, OTHERS = "a1", "b2"
-IDENTITY = {
-    "urn": "urn:pulumi:dev::mlops-stack::mlops-stack:components:Site$random:index/randomId:RandomId::identity",
-    "type": "random:index/randomId:RandomId",
-    "outputs": {"hex": OURS},
-}
-
-
-def container(name: str, *, identity: str = OURS, **state: Any) -> dict[str, Any]:
-    once = state.pop("run_once", False)
-    return {
-        "Id": f"id-of-{name}",
-        "Name": f"/{name}",
-        "Config": {
-            "Labels": {
-                "mlops-stack.stack": "mlops-stack/dev",
-                "mlops-stack.id": identity,
-                "mlops-stack.service": name,
-            }
-        },
-        "HostConfig": {"RestartPolicy": {"Name": "no" if once else "unless-stopped"}},
-        "State": {"Status": "running", "ExitCode": 0, **state},
-    }
-
-
-@pytest.fixture
-def stack(tmp_path: Path, pulumi: Program) -> Stack:
-    (tmp_path / "checkout").mkdir()
-    return Stack("dev", Tools(pulumi.path.parent, {}, "a test's"), tmp_path / "checkout")
-
-
-@pytest.fixture
-def engine_has(docker: Program) -> Callable[..., None]:
-    def has(*containers: dict[str, Any]) -> None:
-        docker.answers("ps", "\n".join(item["Id"] for item in containers))
-        docker.answers("inspect", list(containers))
-
-    return has
+from tests.unit.bootstrap.conftest import IDENTITY, OTHERS, OURS, Program, container
 
 
 @pytest.fixture

@@ -1,0 +1,242 @@
+"""What is refused before anything is changed, and what a backup is made of."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.bootstrap import backup, commands
+from scripts.bootstrap.stack import Stack
+from scripts.machine.problems import Problem
+from tests.unit.bootstrap.conftest import IDENTITY, OTHERS, OURS, Program, container
+
+Has = Callable[..., None]
+
+STACK_URN = "urn:pulumi:dev::mlops-stack::pulumi:pulumi:Stack::mlops-stack-dev"
+SITE_URN = "urn:pulumi:dev::mlops-stack::mlops-stack:components:Site::site"
+PROVIDER = {
+    "urn": "urn:pulumi:dev::mlops-stack::pulumi:providers:random::default",
+    "type": "pulumi:providers:random",
+}
+STATE: dict[str, Any] = {
+    "version": 3,
+    "deployment": {
+        "secrets_providers": {"type": "passphrase"},
+        "resources": [
+            {"urn": STACK_URN, "type": "pulumi:pulumi:Stack"},
+            {"urn": SITE_URN, "type": "mlops-stack:components:Site", "parent": STACK_URN},
+            PROVIDER,
+            {**IDENTITY, "parent": SITE_URN},
+            {"urn": f"{SITE_URN}-net", "type": "docker:index/network:Network", "parent": SITE_URN},
+            {"urn": f"{SITE_URN}-two", "type": "mlops-stack:components:Service", "parent": STACK_URN},
+        ],
+        "pending_operations": [{"type": "creating"}],
+    },
+}
+
+
+def archive() -> str:
+    """A tar of one file, as text."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("data/object")
+        entry.size = 700
+        tar.addfile(entry, io.BytesIO(b"x" * 700))
+    return buffer.getvalue().decode("ascii")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A backup's folder."""
+    folder = tmp_path / "backups" / "dev-1"
+    folder.mkdir(parents=True)
+    contents = {
+        "state.json": json.dumps(STATE),
+        "settings.yaml": "config:\n  mlops-stack:mlflowPort: 5500\n",
+        "mlflow-postgres.dump": "a dump",
+    }
+    for name, text in contents.items():
+        (folder / name).write_text(text)
+    manifest = {
+        "stack": "dev",
+        "versions": {"mlflow-server": "3.4.0"},
+        "files": {name: len(text) for name, text in contents.items()},
+    }
+    (folder / "backup.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def runs(engine_has: Has, pulumi: Program, docker: Program, stack: Stack) -> None:
+    """A stack with two stores of three kinds, and its state."""
+    engine_has(container("mlflow-postgres"), container("mlflow-minio"))
+    pulumi.answers("stack export", STATE)
+    docker.answers("exec", "a dump")
+    docker.answers("cp", archive())
+    stack.config_file.write_text("config: {}\n")
+
+
+@pytest.mark.usefixtures("runs")
+def test_what_is_saved_is_whole_and_can_be_read(stack: Stack, tmp_path: Path, said: list[str]) -> None:
+    folder = backup.save(stack, tmp_path / "into", said.append)
+    read = backup.read(folder, stack)
+    assert read.state == STATE
+    assert set(read.files) == {"state.json", "settings.yaml", "mlflow-postgres.dump", "mlflow-minio.tar"}
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
+    assert "has all data in plain text" in said[-1]
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("bytes_missing", [200, 1024, 1536, 10240])
+def test_an_archive_that_ends_early_is_no_backup(
+    stack: Stack, docker: Program, tmp_path: Path, said: list[str], bytes_missing: int
+) -> None:
+    # Of tar's padding to ten kilobytes the engine writes no more than two blocks.
+    whole = archive().rstrip("\0")
+    ends = {200: whole[:-200], 1024: whole[:600], 1536: whole + "\0" * 300, 10240: ""}
+    docker.answers("cp", ends[bytes_missing])
+    with pytest.raises(Problem, match="did not copy all of mlflow-minio"):
+        backup.save(stack, tmp_path / "into", said.append)
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_dump_that_fails_is_no_backup(
+    stack: Stack, docker: Program, tmp_path: Path, said: list[str]
+) -> None:
+    docker.answers("exec", "half a du", code=1, err="pg_dump: error: out of memory")
+    with pytest.raises(Problem, match="out of memory"):
+        backup.save(stack, tmp_path / "into", said.append)
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "running", "reason"),
+    [
+        ({"deployment": {"resources": [IDENTITY]}}, "exited", "does not run"),
+        ({"version": 3, "deployment": None}, "running", "the state of the stack dev was lost"),
+    ],
+)
+def test_what_cannot_be_saved_is_told_before(
+    stack: Stack,
+    pulumi: Program,
+    engine_has: Has,
+    tmp_path: Path,
+    said: list[str],
+    state: Any,
+    running: str,
+    reason: str,
+) -> None:
+    engine_has(container("mlflow-postgres", Status=running))
+    pulumi.answers("stack export", state)
+    with pytest.raises(Problem, match=reason):
+        backup.save(stack, tmp_path / "into", said.append)
+    assert not (tmp_path / "into").exists()
+
+
+def test_a_folder_that_is_no_whole_backup_of_this_stack_is_refused(saved: Path, stack: Stack) -> None:
+    with pytest.raises(Problem, match="is no backup"):
+        backup.read(saved.parent, stack)
+    with pytest.raises(Problem, match="of the stack dev") as refused:
+        backup.read(saved, Stack("team-a"))
+    assert refused.value.fix == f"make restore STACK=dev ARGS={saved}"
+    (saved / "mlflow-postgres.dump").write_text("a d")
+    with pytest.raises(Problem, match="not as it was saved, 6 bytes long"):
+        backup.read(saved, stack)
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (None, True),
+        ("# The stack's settings\nconfig: {}\n", True),
+        ("config:\n  mlops-stack:mlflowPort: 5501\n", False),
+        ("encryptionsalt: v1:abc\n", False),
+    ],
+)
+def test_settings_that_are_there_are_kept(
+    saved: Path, stack: Stack, said: list[str], there: str | None, taken: bool
+) -> None:
+    if there is not None:
+        stack.config_file.write_text(there)
+    backup.take_settings(backup.read(saved, stack), stack, said.append)
+    assert ("5500" in stack.config_file.read_text()) == taken
+    assert bool(said) != taken
+
+
+def _take(saved: Path, stack: Stack, *, replace: bool = False, keep_data: bool = False) -> None:
+    backup.take_secrets(backup.read(saved, stack), stack, replace=replace, keep_data=keep_data)
+
+
+def test_an_empty_state_gets_the_secrets_and_nothing_of_an_engine(
+    saved: Path, stack: Stack, pulumi: Program, monkeypatch: pytest.MonkeyPatch, engine_has: Has
+) -> None:
+    engine_has()
+    pulumi.answers("stack export", {"version": 3, "deployment": {}})
+    imported: list[Any] = []
+    monkeypatch.setattr(stack, "import_", imported.append)
+    _take(saved, stack)
+    (state,) = imported
+    assert [item["urn"] for item in state["deployment"]["resources"]] == [
+        STACK_URN,
+        SITE_URN,
+        PROVIDER["urn"],
+        IDENTITY["urn"],
+    ]
+    assert state["deployment"]["pending_operations"] == []
+    assert state["deployment"]["secrets_providers"] == {"type": "passphrase"}
+
+
+def test_other_secrets_than_the_backups_are_not_lost(saved: Path, stack: Stack, pulumi: Program) -> None:
+    other = {**IDENTITY, "outputs": {"hex": OTHERS}}
+    pulumi.answers("stack export", {"deployment": {"resources": [other]}})
+    with pytest.raises(Problem, match="has secrets of its own"):
+        _take(saved, stack, replace=True)
+    assert not any("import" in call for call in pulumi.calls)
+
+
+def test_data_that_is_there_is_replaced_only_where_that_is_said(
+    saved: Path, stack: Stack, pulumi: Program, docker: Program, engine_has: Has
+) -> None:
+    engine_has()
+    pulumi.answers("stack export", {"deployment": {"resources": [IDENTITY]}})
+    docker.answers("volume ls", f"mlflow-minio-data {OURS}")
+    with pytest.raises(Problem, match="the engine has data") as refused:
+        _take(saved, stack)
+    assert f"make restore ARGS='{saved} --replace'" in refused.value.fix
+    _take(saved, stack, replace=True)
+    _take(saved, stack, keep_data=True)
+
+
+@pytest.mark.parametrize(
+    ("runs", "version", "reason"),
+    [
+        ("mlflow-server", "3.17.2", "has data of mlflow-postgres"),
+        ("mlflow-postgres", "3.1.4", "mlflow-server 3.1.4 cannot read what 3.4.0 wrote"),
+    ],
+)
+def test_what_the_stack_could_not_read_is_refused(
+    saved: Path, stack: Stack, engine_has: Has, docker: Program, runs: str, version: str, reason: str
+) -> None:
+    server = container("mlflow-server")
+    server["Config"]["Labels"]["mlops-stack.version"] = version
+    engine_has(*([server] if runs == "mlflow-server" else [server, container(runs)]))
+    with pytest.raises(Problem, match=reason):
+        backup.put_back(backup.read(saved, stack), stack, print)
+    assert not any(call.startswith(("stop", "exec", "run")) for call in docker.calls)
+
+
+@pytest.mark.parametrize("arguments", [["one", "two"], ["--replce"]])
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_arguments_that_mean_nothing_are_refused(
+    command: str, arguments: list[str], docker: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.main([command, *arguments]) == 1
+    assert "is not what this command takes" in capsys.readouterr().err
+    assert not any(call.startswith(("exec", "cp", "stop")) for call in docker.calls)
