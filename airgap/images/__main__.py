@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from airgap.images import RECIPES, ensure
-from scripts.machine.problems import Problem
 from scripts.machine.processes import end
 
 
@@ -15,12 +13,7 @@ def main() -> int:
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(RECIPES))
     parser.add_argument("--rebuild", action="store_true", help="build again from today's packages")
     arguments = parser.parse_args()
-    try:
-        references = ensure(arguments.names, rebuild=arguments.rebuild)
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    for name, reference in references.items():
+    for name, reference in ensure(arguments.names, rebuild=arguments.rebuild).items():
         print(name, reference)
     return 0
 

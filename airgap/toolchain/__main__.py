@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from airgap.toolchain import PARTS, ensure
-from scripts.machine.problems import Problem
 from scripts.machine.processes import end
 
 
@@ -17,12 +15,8 @@ def main() -> int:
     if unknown := [name for name in arguments.names if name not in PARTS]:
         # Before the first is built, which takes minutes.
         parser.error(f"the toolchain has no part called {unknown[0]!r}; name some of: {', '.join(PARTS)}")
-    try:
-        for name in arguments.names:
-            print(name, ensure(name), flush=True)
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    for name in arguments.names:
+        print(name, ensure(name), flush=True)
     return 0
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from scripts.machine.problems import Problem
+
 Say = Callable[[str], None]
 
 SHOWN_LINES = 15
@@ -26,13 +28,19 @@ def say(line: str) -> None:
 
 
 def end(main: Callable[[], int]) -> NoReturn:
-    """End this program with what its main function returns; in silence where the reader of its output has enough (`| head`)."""
+    """End this program with what its main function returns, or by 1 with the Problem that it raises.
+
+    In silence where the reader of its output has enough (`| head`).
+    """
     code: int | str | None
     try:
         try:
             code = main()
         except SystemExit as ended:  # argparse's way
             code = ended.code
+        except Problem as problem:
+            say(str(problem))
+            code = 1
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more

@@ -27,6 +27,7 @@ from airgap.toolchain import __main__ as airgap_toolchain
 from benchmarks.__main__ import main as benchmarks
 from scripts import manage_mlflow_users, pin_images, settings_table, setup_mlflow_auth, validate_services
 from scripts.bootstrap import commands
+from scripts.machine.processes import end
 
 SECRET = "a-password-that-nobody-shall-see"
 _OPTIONS = (
@@ -128,8 +129,8 @@ class Shell:
         self.started.clear()
         try:
             code = main(arguments) or 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else -1
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else -1
         said = "".join(self._capsys.readouterr())
         assert code in (0, 1, 2)
         assert said.strip()
@@ -144,7 +145,7 @@ class Shell:
     def as_program(self, main: Callable[[], int], arguments: Sequence[str]) -> tuple[int, str]:
         """The same for one that reads `sys.argv`."""
         self._monkeypatch.setattr(sys, "argv", ["program", *arguments])
-        return self(lambda _: main(), [])
+        return self(lambda _: end(main), [])
 
 
 @pytest.fixture
