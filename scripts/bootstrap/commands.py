@@ -32,9 +32,8 @@ _NOT_INHERITED = (
     "VIRTUAL_ENV",
     "PYTHONHOME",
 )
-# Tests mostly wait for containers. A file's tests share a deployment. Each process has up to eight networks at a time, and
-# Docker room for thirty.
-_AT_A_TIME = ("--numprocesses", "auto", "--maxprocesses", "3", "--dist", "loadfile")
+# Tests mostly wait for containers. A file's tests share a deployment; each has three networks, and Docker room for ten.
+_AT_A_TIME = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # `make stop ARGS=--help` must not stop anything.
 _TAKE_NOTHING = ("stop", "start", "env", "credentials", "client-env", "lint", "format", "help")
 _SHOWN_IN_ENV = (
