@@ -32,8 +32,6 @@ _NOT_INHERITED = (
     "VIRTUAL_ENV",
     "PYTHONHOME",
 )
-# Tests mostly wait for containers. A file's tests share a deployment; each has three networks, and Docker room for ten.
-_AT_A_TIME = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # `make stop ARGS=--help` must not stop anything.
 _TAKE_NOTHING = ("stop", "start", "env", "credentials", "client-env", "lint", "format", "help")
 _SHOWN_IN_ENV = (
@@ -271,8 +269,7 @@ def test(call: Call) -> int:
     engine.ensure(say)
     tools = pulumi_tools.ensure(python, say)
     airgap.ensure(airgap.RECIPES, say)
-    venv.ensure_clients(say)
-    return _pytest(tools, [*_AT_A_TIME, *call.arguments])
+    return _pytest(tools, call.arguments)
 
 
 def test_unit(call: Call) -> int:
