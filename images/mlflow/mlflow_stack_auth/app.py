@@ -39,7 +39,7 @@ def _mlflow() -> tuple[Any, Gate]:
     """MLflow's application and the gate before it, with what is changed about MLflow."""
     artifact_store.give_up_in_time()
     app = create_app()
-    login.forget_changed_users()
+    login.tell_of_changed_users()
     return app, _gate()
 
 

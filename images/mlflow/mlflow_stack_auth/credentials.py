@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hmac
 import math
+import os
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
 
 _KNOWN = 10_000
 _BUCKETS = 10_000
 _STRIPES = 64
+_MARK_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,25 @@ class Limiter:
             self._buckets.popitem(last=False)
 
 
+class Changes:
+    """A mark that all processes of the server share in a file's memory: another one after each change of a user."""
+
+    def __init__(self, file: Path) -> None:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(descriptor, _MARK_BYTES)
+            self._shared = mmap(descriptor, _MARK_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def tell(self) -> None:
+        # Not a count: of two that count at the same time, one would be overlooked.
+        self._shared[:] = secrets.token_bytes(_MARK_BYTES)
+
+    def latest(self) -> bytes:
+        return self._shared[:]
+
+
 class Credentials:
     """Answers whether a password is right, asking `check` (slow on purpose) as seldom as `ttl` allows.
 
@@ -66,6 +89,7 @@ class Credentials:
         self,
         check: Callable[[str, str], bool],
         ttl: float,
+        changes: Changes,
         *,
         by_user: Limiter,
         by_address: Limiter,
@@ -74,8 +98,8 @@ class Credentials:
         self._check, self._ttl, self._clock = check, ttl, clock
         self._by_user, self._by_address = by_user, by_address
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
-        self._changes = 0
+        self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._changes, self._seen = changes, changes.latest()
         self._lock = threading.Lock()
         # Equal credentials that arrive together are hashed once.
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
@@ -89,7 +113,7 @@ class Credentials:
             if self._fresh(digest):
                 return True
             with self._lock:
-                known, changes = digest in self._known, self._changes
+                known, latest = digest in self._known, self._changes.latest()
             if not known:
                 self._by_address.take(address)
                 self._by_user.take(username)
@@ -97,15 +121,8 @@ class Credentials:
             if right and not known:
                 self._by_user.give_back(username)
                 self._by_address.give_back(address)
-            self._remember(digest, username, right, changes)
+            self._remember(digest, right, latest)
             return right
-
-    def forget(self, username: str) -> None:
-        """The user was changed or deleted here: what was verified before counts no more."""
-        with self._lock:
-            self._changes += 1
-            for digest in [digest for digest, (name, _) in self._known.items() if name == username]:
-                del self._known[digest]
 
     def _digest(self, username: str, password: str) -> bytes:
         name = username.encode()
@@ -113,18 +130,26 @@ class Credentials:
 
     def _fresh(self, digest: bytes) -> bool:
         with self._lock:
-            entry = self._known.get(digest)
-            if entry is None or self._clock() - entry[1] >= self._ttl:
+            self._expire_after_a_change()
+            verified = self._known.get(digest)
+            if verified is None or self._clock() - verified >= self._ttl:
                 return False
             self._known.move_to_end(digest)
             return True
 
-    def _remember(self, digest: bytes, username: str, right: bool, changes: int) -> None:
+    def _expire_after_a_change(self) -> None:
+        """What was verified before a user was changed, in whichever process, is looked at anew."""
+        latest = self._changes.latest()
+        if latest != self._seen:
+            self._seen = latest
+            self._known = OrderedDict.fromkeys(self._known, -math.inf)
+
+    def _remember(self, digest: bytes, right: bool, latest: bytes) -> None:
         with self._lock:
             if not right:
                 self._known.pop(digest, None)
-            elif changes == self._changes:
-                self._known[digest] = (username, self._clock())
+            elif latest == self._changes.latest():
+                self._known[digest] = self._clock()
                 self._known.move_to_end(digest)
                 while len(self._known) > _KNOWN:
                     self._known.popitem(last=False)

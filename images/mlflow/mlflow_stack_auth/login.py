@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from flask import request
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from werkzeug.datastructures import Authorization
 from werkzeug.wrappers import Response
 
-from mlflow_stack_auth.credentials import Credentials, Limiter, TooManyGuesses
+from mlflow_stack_auth.credentials import Changes, Credentials, Limiter, TooManyGuesses
 from mlflow_stack_auth.gate import UNAUTHENTICATED, Refusal, too_many
 
 admitted: ContextVar[str | None] = ContextVar("admitted", default=None)
@@ -27,9 +28,11 @@ def _check(username: str, password: str) -> bool:
     return auth.store.authenticate_user(username, password) and not is_old_default(username, password)
 
 
+_changes = Changes(Path("/dev/shm/mlflow-stack-changes"))
 _credentials = Credentials(
     _check,
     float(os.environ.get("MLFLOW_AUTH_CACHE_TTL_SECONDS") or 30),
+    _changes,
     by_user=Limiter(burst=10, seconds=6),
     # Everybody behind a proxy has its address, hence the wider limit.
     by_address=Limiter(burst=50, seconds=1),
@@ -76,18 +79,18 @@ def ask_less_of_the_database() -> None:
     auth.sender_is_admin = sender_is_admin
 
 
-def forget_changed_users() -> None:
-    """A change or removal of a user through this process takes effect here at once."""
+def tell_of_changed_users() -> None:
+    """A change or removal of a user takes effect at once, in all processes."""
     store = auth.store
-    store.update_user = _then_forget(store.update_user)
-    store.delete_user = _then_forget(store.delete_user)
+    store.update_user = _then_tell(store.update_user)
+    store.delete_user = _then_tell(store.delete_user)
 
 
-def _then_forget(change: Callable[..., Any]) -> Callable[..., Any]:
-    def changed(username: str, *args: Any, **kwargs: Any) -> Any:
+def _then_tell(change: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(*args: Any, **kwargs: Any) -> Any:
         try:
-            return change(username, *args, **kwargs)
+            return change(*args, **kwargs)
         finally:
-            _credentials.forget(username)
+            _changes.tell()
 
     return changed

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from mlflow_stack_auth.credentials import Credentials, Limiter, TooManyGuesses
+from mlflow_stack_auth.credentials import Changes, Credentials, Limiter, TooManyGuesses
 from mlflow_stack_auth.gate import UNAUTHENTICATED, Gate, Refusal, Request
 from mlflow_stack_auth.given import StartError
 from mlflow_stack_auth.serve import command, settings
 
 
 class World:
-    """A user database that counts how often it is asked, and a clock."""
+    """A user database that counts how often it is asked, a clock, and two processes of the server."""
 
     def __init__(self, ttl: float = 30) -> None:
         self.now = 0.0
         self.asked = 0
         self.passwords = {"ann": "right", "bob": "right"}
-        self.credentials = Credentials(
+        with tempfile.TemporaryDirectory() as folder:
+            shared = Path(folder) / "changes"
+            self.credentials, self.others = self._process(ttl, shared), self._process(ttl, shared)
+            self.changes = Changes(shared)
+
+    def _process(self, ttl: float, shared: Path) -> Credentials:
+        return Credentials(
             self.check,
             ttl,
+            Changes(shared),
             by_user=Limiter(3, 10, self.clock),
             by_address=Limiter(20, 1, self.clock),
             clock=self.clock,
@@ -68,15 +76,31 @@ def test_the_password_is_not_kept() -> None:
     assert "right" not in repr(vars(world.credentials))
 
 
-def test_a_changed_user_is_forgotten_and_others_are_not() -> None:
+def test_a_changed_password_acts_at_once_in_every_process() -> None:
+    world = World()
+    for process in (world.credentials, world.others):
+        assert process.valid("ann", "right", "10.0.0.1")
+    world.passwords["ann"] = "other"
+    world.changes.tell()
+    for process in (world.credentials, world.others):
+        assert not process.valid("ann", "right", "10.0.0.1")
+
+
+def test_a_change_counts_again_each_time() -> None:
+    world = World()
+    for asked in (1, 2, 3):
+        assert world.valid("bob", "right")
+        assert world.valid("bob", "right")
+        assert world.asked == asked
+        world.changes.tell()
+
+
+def test_who_is_looked_at_anew_after_a_change_has_made_no_guess() -> None:
     world = World()
     assert world.valid("ann", "right")
-    assert world.valid("bob", "right")
-    world.passwords["ann"] = "other"
-    world.credentials.forget("ann")
-    assert not world.valid("ann", "right")
-    assert world.valid("bob", "right")
-    assert world.asked == 3
+    assert [world.valid("ann", f"guess {n}") for n in range(3)] == [False] * 3
+    world.changes.tell()
+    assert world.valid("ann", "right")
 
 
 def test_a_password_changed_while_it_is_looked_up_is_not_remembered() -> None:
@@ -85,7 +109,8 @@ def test_a_password_changed_while_it_is_looked_up_is_not_remembered() -> None:
 
     def changes_meanwhile(username: str, password: str) -> bool:
         right = check(username, password)
-        world.credentials.forget(username)
+        world.changes.tell()
+        world.credentials._fresh(b"another request's")
         return right
 
     world.credentials._check = changes_meanwhile
