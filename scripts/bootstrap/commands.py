@@ -387,7 +387,8 @@ def main(arguments: Sequence[str]) -> int:
         return _failed(
             f"make {name} takes no ARGS, and was given {rest[0]!r}", "leave them out; make help tells more"
         )
-    again = f"make {name}" if call.name == "dev" else f"make {name} STACK={call.name}"
+    # Not with the arguments: one of them may be a password.
+    again = "the same command" if rest else f"`{Stack(call.name).make(name)}`"
     try:
         code = COMMANDS[name](call)
     except Problem as problem:
@@ -395,7 +396,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        say(f"interrupted; `{again}` goes on from here")
+        say(f"interrupted; {again} goes on from here")
     return code
 
 
