@@ -32,6 +32,9 @@ _NOT_INHERITED = (
     "VIRTUAL_ENV",
     "PYTHONHOME",
 )
+# Tests mostly wait for containers. A file's tests share a deployment. Each process has up to eight networks at a time, and
+# Docker room for thirty.
+_AT_A_TIME = ("--numprocesses", "auto", "--maxprocesses", "3", "--dist", "loadfile")
 # `make stop ARGS=--help` must not stop anything.
 _TAKE_NOTHING = ("stop", "start", "env", "credentials", "client-env", "lint", "format", "help")
 _SHOWN_IN_ENV = (
@@ -269,7 +272,8 @@ def test(call: Call) -> int:
     engine.ensure(say)
     tools = pulumi_tools.ensure(python, say)
     airgap.ensure(airgap.RECIPES, say)
-    return _pytest(tools, call.arguments)
+    venv.ensure_clients(say)
+    return _pytest(tools, [*_AT_A_TIME, *call.arguments])
 
 
 def test_unit(call: Call) -> int:
