@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.bootstrap import leftovers, power
+from scripts.bootstrap import engine, leftovers, power
 from scripts.bootstrap.leftovers import Found
 from scripts.bootstrap.stack import PASSPHRASE, Stack
 from scripts.machine.paths import ROOT
 from scripts.machine.problems import Problem
-from scripts.machine.processes import SHOWN_LINES, Say
+from scripts.machine.processes import Say
 
 FOLDER = ROOT / "backups"
 REPLACE, KEEP_DATA = "--replace", "--keep-data"
@@ -41,6 +40,8 @@ psql --quiet --dbname=postgres --command="ALTER DATABASE \\"$new\\" RENAME TO \\
 _CLICKHOUSE, _WORKER = "langfuse-clickhouse", "langfuse-worker"
 # In this order: what a database names was written to the object store before.
 _FOLDERS = {_CLICKHOUSE: "/var/lib/clickhouse", "mlflow-minio": "/data", "langfuse-minio": "/data"}
+# ClickHouse merges its files all the time, and Langfuse's worker would in the end give up what ClickHouse does not take.
+_AT_REST = {_CLICKHOUSE: (_WORKER, _CLICKHOUSE)}
 # The queue of what Langfuse has yet to take in, which belongs to the data that goes.
 _QUEUE, _QUEUE_FOLDER = "langfuse-redis", "/data"
 _EMPTY = 'cd "$0" && rm -rf ..?* .[!.]* *'
@@ -50,6 +51,7 @@ _MANAGED = (
     *("mlflowDatabaseUrl", "mlflowAuthDatabaseUrl", "mlflowS3Endpoint", "langfuseDatabaseUrl"),
     *("langfuseClickhouseUrl", "langfuseS3Endpoint"),
 )
+_FIX = "put right what it says, and do it again"
 _RANDOM = ("random:", "pulumi:providers:random")
 
 
@@ -121,10 +123,8 @@ def _save(stack: Stack, found: Mapping[str, Found], folder: Path, say: Say) -> N
         if service not in found:
             continue
         file = folder / f"{service}.tar"
-        # ClickHouse merges its files all the time. Langfuse's worker would in the end give up what ClickHouse does not take.
-        with power.resting(
-            [found[name] for name in (_WORKER, service) if service == _CLICKHOUSE], stack, say
-        ):
+        resting = [found[name] for name in _AT_REST.get(service, ()) if name in found]
+        with power.resting(resting, stack, say):
             _take(["cp", f"{found[service].id}:{path}", "-"], file, say)
         _check_whole(file)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
@@ -135,7 +135,7 @@ def _save(stack: Stack, found: Mapping[str, Found], folder: Path, say: Say) -> N
 
 def _take(command: Sequence[str], file: Path, say: Say) -> None:
     with _private(file) as descriptor:
-        _docker(*command, stdout=descriptor)
+        engine.docker(*command, sink=descriptor, fix=_FIX)
     say(f"Saved {file.name}, {file.stat().st_size / (1 << 20):.1f} MiB")
 
 
@@ -266,9 +266,11 @@ def put_back(backup: Backup, stack: Stack, say: Say) -> None:
     for service, path in _FOLDERS.items():
         if (file := backup.file(service)) is not None:
             say(f"Restoring {found[service].name}")
+            power.stop_these([found[service]], say)
             _empty(found[service], path)
             _feed(["cp", "-", f"{found[service].id}:{Path(path).parent}"], file)
     if _QUEUE in found and backup.file(_CLICKHOUSE) is not None:
+        power.stop_these([found[_QUEUE]], say)
         _empty(found[_QUEUE], _QUEUE_FOLDER)
     power.start(stack, say)
 
@@ -296,21 +298,11 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _empty(item: Found, path: str) -> None:
-    """Stop a store, and remove everything in its volume, by its own image's shell."""
-    _docker("stop", "--time", str(power.STOP_SECONDS), item.id)
+    """Remove everything in the volume of a store that is stopped, by its own image's shell."""
     with_volumes = ("run", "--rm", "--network", "none", "--user", "0", "--volumes-from", item.id)
-    _docker(*with_volumes, "--entrypoint", "/bin/sh", item.image, "-c", _EMPTY, path)
+    engine.docker(*with_volumes, "--entrypoint", "/bin/sh", item.image, "-c", _EMPTY, path, fix=_FIX)
 
 
 def _feed(command: Sequence[str], file: Path) -> None:
     with file.open("rb") as stream:
-        _docker(*command, stdin=stream.fileno())
-
-
-def _docker(*arguments: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.DEVNULL) -> None:
-    done = subprocess.run(
-        ["docker", *arguments], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        reason = "\n".join(done.stderr.strip().splitlines()[-SHOWN_LINES:])
-        raise Problem(f"`docker {arguments[0]}` failed: {reason}", "put right what it says, and do it again")
+        engine.docker(*command, source=stream.fileno(), fix=_FIX)

@@ -54,6 +54,20 @@ def host() -> str:
     return answer.out.strip() or _DEFAULT_HOST
 
 
+def docker(
+    *arguments: str,
+    fix: str = "check the Docker engine: docker info",
+    timeout: float | None = None,
+    source: int = subprocess.DEVNULL,
+    sink: int = subprocess.PIPE,
+) -> str:
+    """What a docker command printed; Problem with its reason and the fix where it fails."""
+    answer = ask(["docker", *arguments], timeout=timeout, source=source, sink=sink)
+    if answer.code:
+        raise Problem(f"`docker {arguments[0]}` failed: {answer.reason}", fix)
+    return answer.out
+
+
 def _version() -> Answer:
     return ask(["docker", "version", "--format", "{{.Server.Version}}"], timeout=_ASK_SECONDS)
 

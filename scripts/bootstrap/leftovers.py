@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.bootstrap import engine
 from scripts.bootstrap.stack import PROJECT, Stack, state_folder
 from scripts.machine.problems import Problem
 from scripts.machine.processes import Say, ask, foreground
@@ -321,10 +322,4 @@ def _is_pulumi(pid: int) -> bool:
 
 
 def _docker(*arguments: str) -> str:
-    answer = ask(["docker", *arguments], timeout=_ASK_SECONDS)
-    if answer.code:
-        raise Problem(
-            f"`docker {' '.join(arguments[:2])}` failed: {answer.reason}",
-            "check the Docker engine: docker info",
-        )
-    return answer.out
+    return engine.docker(*arguments, timeout=_ASK_SECONDS)

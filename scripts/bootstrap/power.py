@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from scripts.bootstrap import leftovers
+from scripts.bootstrap import engine, leftovers
 from scripts.bootstrap.leftovers import Found
 from scripts.bootstrap.stack import Stack
 from scripts.machine.problems import Problem
-from scripts.machine.processes import Say, ask
+from scripts.machine.processes import Say
 
 # What all others are stores for.
 _SERVERS = ("mlflow-server", "langfuse-web", "langfuse-worker")
-STOP_SECONDS = 60
+_STOP_SECONDS = 60
 _HEALTHY_SECONDS = 900
 _POLL_SECONDS = 0.5
 
@@ -22,13 +22,13 @@ _POLL_SECONDS = 0.5
 def stop(stack: Stack, say: Say) -> None:
     """Stop servers, then stores; everything stays on the engine."""
     for tier in reversed(_tiers(stack)):
-        _stop(tier, say)
+        stop_these(tier, say)
     say(f"Stopped; {stack.make('start')} starts it again")
 
 
 def stop_servers(stack: Stack, say: Say) -> None:
     """Stop what writes into the stores."""
-    _stop(_tiers(stack)[1], say)
+    stop_these(_tiers(stack)[1], say)
 
 
 @contextmanager
@@ -37,38 +37,34 @@ def resting(items: Sequence[Found], stack: Stack, say: Say) -> Iterator[None]:
     ran = [item for item in items if item.status == "running"]
     try:
         for item in ran:
-            _stop([item], say)
+            stop_these([item], say)
         yield
     finally:
         for item in reversed(ran):
-            _start(stack, [item], say)
+            _start([item], say)
+            _wait(stack, {item.id})
 
 
 def start(stack: Stack, say: Say) -> None:
     """Start stores, then servers, each once the ones before it are healthy."""
     for tier in _tiers(stack):
         leftovers.unpause(tier, say)
-        _start(stack, tier, say)
+        _start([item for item in tier if item.status not in ("running", "paused")], say)
+        _wait(stack, {item.id for item in tier})
     say(f"Started; {stack.make('status')} looks closer")
 
 
-def _stop(items: Iterable[Found], say: Say) -> None:
+def stop_these(items: Iterable[Found], say: Say) -> None:
+    """Stop those of them that run, at the same time."""
     if running := [item for item in items if item.status in ("running", "restarting", "paused")]:
         say(f"Stopping {_names(running)}")
-        _docker("stop", "--time", str(STOP_SECONDS), *(item.id for item in running))
+        engine.docker("stop", "--time", str(_STOP_SECONDS), *(item.id for item in running))
 
 
-def _start(stack: Stack, items: Iterable[Found], say: Say) -> None:
-    """Return when they are healthy."""
-    ids = {item.id for item in items}
-    if stopped := [
-        item
-        for item in leftovers.containers(stack)
-        if item.id in ids and item.status not in ("running", "paused")
-    ]:
+def _start(stopped: Sequence[Found], say: Say) -> None:
+    if stopped:
         say(f"Starting {_names(stopped)}")
-        _docker("start", *(item.id for item in stopped))
-    _wait(stack, ids)
+        engine.docker("start", *(item.id for item in stopped))
 
 
 def _tiers(stack: Stack) -> list[list[Found]]:
@@ -95,11 +91,3 @@ def _wait(stack: Stack, ids: set[str]) -> None:
 
 def _names(items: Iterable[Found]) -> str:
     return ", ".join(sorted(item.name for item in items))
-
-
-def _docker(*arguments: str) -> None:
-    answer = ask(["docker", *arguments])
-    if answer.code:
-        raise Problem(
-            f"`docker {arguments[0]}` failed: {answer.reason}", "check the Docker engine: docker info"
-        )

@@ -69,15 +69,21 @@ def ask(
     cwd: Path | None = None,
     text: str | None = None,
     timeout: float | None = None,
+    source: int = subprocess.DEVNULL,
+    sink: int = subprocess.PIPE,
 ) -> Answer:
-    """Run a program to its end; one that is not there, or takes too long, is an answer too."""
-    stdin: dict[str, object] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
+    """Run a program to its end; one that is not there, or takes too long, is an answer too.
+
+    It reads the text, else from the descriptor `source`; what it writes is in the answer, or went to the descriptor `sink`.
+    """
+    stdin: dict[str, object] = {"stdin": source} if text is None else {"input": text}
     try:
         done = subprocess.run(  # type: ignore[call-overload]
             command,
             cwd=cwd,
             env=environment,
-            capture_output=True,
+            stdout=sink,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=timeout,
             check=False,
@@ -89,7 +95,7 @@ def ask(
         return Answer(126, "", f"{command[0]}: not executable")
     except subprocess.TimeoutExpired:
         return Answer(124, "", f"{command[0]}: no answer within {timeout:.0f} s")
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer(done.returncode, done.stdout or "", done.stderr)
 
 
 def foreground(
