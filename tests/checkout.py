@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scripts.bootstrap.stack import Stack
 from scripts.machine.paths import ROOT
-from tests.conditions import free_port
-from tests.deployment import OnEngine
+from tests.deployment import OnEngine, free_ports
 
 _COPIED = (
     *("Pulumi.yaml", "__main__.py", "components", "images", "scripts", "airgap", "Makefile"),
@@ -25,18 +22,8 @@ _COPIED = (
 )
 
 
-@dataclass
 class Checkout(OnEngine):
     """A copy of the program, with a stack whose names begin with `prefix`."""
-
-    folder: Path
-    environment: Mapping[str, str]
-    prefix: str = field(default_factory=lambda: f"t-{secrets.token_hex(3)}-")
-    stack: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
-
-    @property
-    def settings(self) -> Path:
-        return self.folder / f"Pulumi.{self.stack}.yaml"
 
     def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
         """What `make COMMAND` calls, in a process group of its own as in a shell."""
@@ -65,7 +52,7 @@ class Checkout(OnEngine):
         return list((self.folder / ".pulumi-state").rglob("locks/**/*.json"))
 
     def configure(self, **settings: object) -> None:
-        """Settings beside those that every copy has."""
+        """Settings beside those that it has."""
         lines = "".join(f"  mlops-stack:{key}: {json.dumps(value)}\n" for key, value in settings.items())
         self.settings.write_text(self.settings.read_text() + lines)
 
@@ -78,10 +65,8 @@ def checkout(folder: Path) -> Iterator[Checkout]:
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     made = Checkout(folder, dict(os.environ))
-    ports = {key: free_port() for key in ("mlflowPort", "langfusePort", "langfuseMinioPort")}
-    settings = {"namePrefix": made.prefix, **ports}
-    lines = "".join(f"  mlops-stack:{key}: {value}\n" for key, value in settings.items())
-    made.settings.write_text(f"config:\n{lines}")
+    made.settings.write_text("config:\n")
+    made.configure(namePrefix=made.prefix, **free_ports())
     try:
         yield made
     finally:

@@ -52,11 +52,18 @@ class Done:
         return self
 
 
+@dataclass
 class OnEngine:
-    """Everything whose name begins with `prefix`, on the engine that `environment` names."""
+    """A stack in `folder`, and everything whose name begins with `prefix` on the engine that `environment` names."""
 
-    prefix: str
+    folder: Path
     environment: Mapping[str, str]
+    prefix: str = field(default_factory=lambda: f"t-{secrets.token_hex(3)}-")
+    stack: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / f"Pulumi.{self.stack}.yaml"
 
     def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A docker command on that engine."""
@@ -110,11 +117,6 @@ class OnEngine:
 class Deployment(OnEngine):
     """A stack in `folder`. Everything it makes on the engine has names that begin with `prefix`."""
 
-    folder: Path
-    environment: Mapping[str, str]
-    prefix: str = field(default_factory=lambda: f"t-{secrets.token_hex(3)}-")
-    stack: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
-
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _PROGRAM:
@@ -149,7 +151,7 @@ class Deployment(OnEngine):
 
     def configure(self, **settings: Any) -> None:
         """Give settings their values; None takes one away."""
-        file = self.folder / f"Pulumi.{self.stack}.yaml"
+        file = self.settings
         for key, value in settings.items():
             if value is None:
                 self.pulumi("config", "rm", key).ok()
@@ -166,7 +168,7 @@ class Deployment(OnEngine):
     @contextmanager
     def changed(self, **settings: Any) -> Iterator[None]:
         """Other settings for a while."""
-        file = self.folder / f"Pulumi.{self.stack}.yaml"
+        file = self.settings
         before = file.read_text()
         try:
             self.configure(**settings)
@@ -225,13 +227,17 @@ def make_up(made: Deployment, seen: stack.Stack) -> None:
     made.up("--refresh").ok()
 
 
+def free_ports() -> dict[str, int]:
+    """Settings of the ports that a stack publishes."""
+    return {key: free_port() for key in ("mlflowPort", "langfusePort", "langfuseMinioPort")}
+
+
 @contextmanager
 def deployment(folder: Path, environment: Mapping[str, str], **settings: Any) -> Iterator[Deployment]:
     """A deployment on free ports, not yet made; nothing of it stays."""
     made = Deployment(folder, environment)
     try:
-        ports = {key: free_port() for key in ("mlflowPort", "langfusePort", "langfuseMinioPort")}
-        made.configure(dataRetention="delete", **ports, **settings)
+        made.configure(dataRetention="delete", **free_ports(), **settings)
         yield made
     finally:
         made.close()

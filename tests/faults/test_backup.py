@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from tests.checkout import Checkout
-from tests.faults.writers import MlflowWriter, TraceWriter, Writer
-
-CAROL = {"name": "carol", "experiments": {"0": "READ"}}
+from tests.faults.writers import CAROL, Writer, written
 
 
 @pytest.fixture
@@ -21,16 +19,6 @@ def deployed(checkout: Checkout) -> Checkout:
     checkout.configure(mlflowUsers=[CAROL])
     checkout.make("up", "--langfuse-double")
     return checkout
-
-
-def _written(stack: Checkout) -> list[Writer]:
-    """Something of each kind, acknowledged and there."""
-    writers = [MlflowWriter.of(stack), TraceWriter.of(stack)]
-    for writer in writers:
-        writer.write(1)
-        assert writer.acknowledged
-        assert writer.lost() == []
-    return writers
 
 
 def _backup(stack: Checkout) -> Path:
@@ -53,7 +41,7 @@ def _as_it_was(stack: Checkout, writers: list[Writer], outputs: dict[str, Any]) 
 
 
 def test_a_new_machine_gets_what_was_there(deployed: Checkout) -> None:
-    written, outputs, containers = _written(deployed), deployed.outputs(), deployed.containers()
+    before, outputs, containers = written(deployed), deployed.outputs(), deployed.containers()
     folder = _backup(deployed)
     assert deployed.containers() == containers, "a backup changes no container"
     assert {file.name for file in folder.iterdir()} == {
@@ -73,21 +61,21 @@ def test_a_new_machine_gets_what_was_there(deployed: Checkout) -> None:
     assert "from a backup, or set PULUMI_CONFIG_PASSPHRASE" in _refused(deployed, str(folder))
     passphrase.rename(deployed.folder / ".pulumi-passphrase")
     deployed.make("restore", str(folder))
-    _as_it_was(deployed, written, outputs)
-    _written(deployed)
+    _as_it_was(deployed, before, outputs)
+    written(deployed)
 
 
 @pytest.mark.thorough
 def test_later_data_is_replaced_and_a_lost_state_alone_leaves_it(deployed: Checkout) -> None:
-    before, outputs = _written(deployed), deployed.outputs()
+    before, outputs = written(deployed), deployed.outputs()
     folder = _backup(deployed)
-    metrics, traces = _written(deployed)
+    metrics, traces = written(deployed)
     deployed.make("restore", str(folder), "--replace")
     _as_it_was(deployed, before, outputs)
     assert metrics.lost() == metrics.acknowledged
     assert not any(traces.call("GET", f"api/public/traces/{trace}").ok for trace in traces.acknowledged)
 
-    later = _written(deployed)
+    later = written(deployed)
     shutil.rmtree(deployed.folder / ".pulumi-state")
     deployed.make("restore", str(folder), "--keep-data")
     _as_it_was(deployed, [*before, *later], outputs)

@@ -18,7 +18,8 @@ from scripts.bootstrap.stack import Stack
 from scripts.machine.problems import Problem
 from scripts.machine.processes import say
 from tests.deployment import Deployment, deployment
-from tests.faults.writers import MlflowWriter, TraceWriter, Writer
+from tests.faults.writers import CAROL, MlflowWriter, Writer
+from tests.faults.writers import written as write_to
 
 # What of Langfuse belongs to its data, and in which of its variables it is.
 LANGFUSES = {
@@ -37,9 +38,6 @@ def _shell(script: str, folder: Path) -> str:
     return done.stdout
 
 
-CAROL = {"name": "carol", "experiments": {"0": "READ"}}
-
-
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Iterator[Deployment]:
     """Both products, Langfuse's half by its contract double over real stores."""
@@ -52,12 +50,7 @@ def written(empty: Deployment) -> list[Writer]:
     """What there is when the state goes: a run with a metric and an artifact, a trace; and a user."""
     empty.configure(mlflowUsers=[CAROL])
     empty.up().ok()
-    writers = [MlflowWriter.of(empty), TraceWriter.of(empty)]
-    for writer in writers:
-        writer.write(1)
-        assert writer.acknowledged
-        assert writer.lost() == []
-    return writers
+    return write_to(empty)
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ _TIMEOUT_SECONDS = 120
 _PAUSE_SECONDS = 0.05
 AT_LEAST = 20
 
+CAROL = {"name": "carol", "experiments": {"0": "READ"}}
+"""A user who may read what is written."""
+
 
 class Deployed(Protocol):
     """A stack that tells where it is and how to get in."""
@@ -154,6 +157,16 @@ class TraceWriter(Writer):
         with suppress(AssertionError):
             until(all_there, "every acknowledged trace", seconds=120)
         return missing
+
+
+def written(stack: Deployed) -> list[Writer]:
+    """What wrote something of each kind to both products: acknowledged, and there."""
+    writers: list[Writer] = [MlflowWriter.of(stack), TraceWriter.of(stack)]
+    for writer in writers:
+        writer.write(1)
+        assert (writer.refused, writer.unanswered) == (0, 0)
+        assert writer.lost() == []
+    return writers
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def test_no_secret_is_in_output_state_inspect_logs_or_the_process_list(stack: De
     places = {
         "the output of up": up.text,
         "the state": stack.export(),
-        "the settings": (stack.folder / f"Pulumi.{stack.stack}.yaml").read_text(),
+        "the settings": stack.settings.read_text(),
         "the state's files": "".join(
             file.read_text() for file in (stack.folder / ".pulumi-state").rglob("*.json")
         ),
