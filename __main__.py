@@ -13,7 +13,7 @@ from components.mlflow import MlflowArgs, MlflowStack
 from components.mlflow_auth.registration import begin_before_waiting
 from components.outputs import outputs
 from components.problems import ProblemsError
-from components.settings import PROJECT, load
+from components.settings import PROJECT, advice, load
 from components.site import Site
 from components.team import MlflowTeam, MlflowTeamArgs
 
@@ -24,6 +24,9 @@ except ProblemsError as error:
     # As an error of the deployment and without a traceback: it is the person's to read.
     pulumi.log.error(str(error))
     sys.exit(1)
+
+for text in advice(settings):
+    pulumi.log.warn(text)
 
 site = Site("site", settings)
 mlflow, langfuse = settings.mlflow, settings.langfuse

@@ -14,7 +14,7 @@ from components.site import TYPE, Site
 
 _ETC = "/etc/clickhouse-server"
 
-# Its logs about itself grow without end: 176 million rows in five idle weeks (langfuse/langfuse#13123).
+# Its logs about itself grow without end: 176 million rows in five idle weeks (langfuse/langfuse#13123). Langfuse reads one of them, query_log.
 _SYSTEM_LOGS = (
     "aggregated_zookeeper_log",
     "asynchronous_insert_log",
@@ -32,7 +32,6 @@ _SYSTEM_LOGS = (
     "opentelemetry_span_log",
     "part_log",
     "processors_profile_log",
-    "query_log",
     "query_metric_log",
     "query_thread_log",
     "query_views_log",
@@ -57,7 +56,7 @@ class ClickhouseArgs:
 
 
 class Clickhouse(pulumi.ComponentResource):
-    """A ClickHouse on the given volume, found in its network by its name."""
+    """A ClickHouse on the given volume, found in its network by its name. `server_memory`: bytes that its server may take."""
 
     def __init__(
         self, name: str, site: Site, args: ClickhouseArgs, opts: ResourceOptions | None = None
@@ -65,6 +64,7 @@ class Clickhouse(pulumi.ComponentResource):
         super().__init__(f"{TYPE}:Clickhouse", name, {}, opts)
         self.http_url = f"http://{name}:8123"
         self.native_url = f"clickhouse://{name}:9000"
+        self.server_memory = args.memory * 1024 * 1024 * 4 // 5
         query = (
             f'CLICKHOUSE_USER={args.user} CLICKHOUSE_PASSWORD="$(cat {SECRETS}/clickhouse-password)" '
             'clickhouse-client --query "SELECT count() FROM system.databases"'
@@ -79,7 +79,7 @@ class Clickhouse(pulumi.ComponentResource):
                 environment={"CLICKHOUSE_SKIP_USER_SETUP": "1"},
                 secrets={"clickhouse-password": args.password},
                 files={
-                    f"{_ETC}/config.d/mlops-stack.xml": _config(args.memory),
+                    f"{_ETC}/config.d/mlops-stack.xml": _config(self.server_memory),
                     f"{_ETC}/users.d/mlops-stack.xml": _users(args),
                 },
                 volumes={"/var/lib/clickhouse": args.volume},
@@ -91,7 +91,7 @@ class Clickhouse(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def _config(memory: int) -> str:
+def _config(server_memory: int) -> str:
     off = "\n".join(f'    <{log} remove="remove"/>' for log in _SYSTEM_LOGS)
     return f"""\
 <clickhouse>
@@ -103,8 +103,9 @@ def _config(memory: int) -> str:
         <log remove="remove"/>
         <errorlog remove="remove"/>
     </logger>
-    <max_server_memory_usage>{memory * 4 // 5 * 1024 * 1024}</max_server_memory_usage>
+    <max_server_memory_usage>{server_memory}</max_server_memory_usage>
     <mark_cache_size>268435456</mark_cache_size>
+    <query_log><ttl>event_date + INTERVAL 7 DAY DELETE</ttl></query_log>
 {off}
 </clickhouse>
 """

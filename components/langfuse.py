@@ -191,6 +191,7 @@ class LangfuseStack(pulumi.ComponentResource):
     def _clickhouse(self, site: Site, network: docker.Network) -> _Environment:
         settings, password = self.settings, self.secrets.clickhouse_password
         http_url, native_url = settings.clickhouse_url, settings.clickhouse_migration_url
+        spill: dict[str, Input[str]] = {}
         if not http_url:
             store = Clickhouse(
                 "langfuse-clickhouse",
@@ -206,6 +207,8 @@ class LangfuseStack(pulumi.ComponentResource):
             )
             self.containers["langfuse-clickhouse"] = store.service.container
             http_url, native_url = store.http_url, store.native_url
+            # Large aggregations go on on disk from here; Langfuse's 32 GB are more than the server has.
+            spill = {"CLICKHOUSE_MAX_BYTES_BEFORE_EXTERNAL_GROUP_BY": str(store.server_memory // 2)}
         encrypted = {"CLICKHOUSE_MIGRATION_SSL": "true"} if http_url.startswith("https://") else {}
         return _Environment(
             plain={
@@ -215,6 +218,7 @@ class LangfuseStack(pulumi.ComponentResource):
                 # Langfuse expects a cluster unless told otherwise.
                 "CLICKHOUSE_CLUSTER_ENABLED": "false",
                 **encrypted,
+                **spill,
             },
             secret={"CLICKHOUSE_PASSWORD": password},
         )
@@ -274,6 +278,9 @@ class LangfuseStack(pulumi.ComponentResource):
             "LANGFUSE_S3_BATCH_EXPORT_ENABLED": "true",
             "LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT": self._public_s3(site),
         }
+        if not settings.s3_endpoint:
+            # MinIO makes a file or folder of each part of a key, and file systems take no longer names (langfuse/langfuse#13476).
+            plain["LANGFUSE_S3_EVENT_KEY_MAX_SEGMENT_BYTES"] = "255"
         secret: dict[str, Input[str]] = {}
         for family, (bucket, prefix) in _FAMILIES.items():
             name = f"LANGFUSE_S3_{family}"

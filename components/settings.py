@@ -110,7 +110,7 @@ class GeneralSettings:
     )
     bind_address: str = _setting(
         "127.0.0.1",
-        "Address of this machine on which ports are published; 0.0.0.0 for every interface",
+        "Address of this machine on which ports are published; 0.0.0.0 for every interface, then with the public URLs set",
         checks.ip_address,
     )
     registry_mirror: str = _setting(
@@ -218,11 +218,13 @@ class LangfuseSettings:
     public_url: str = _setting("", "Address people open, where a proxy serves Langfuse", checks.public_url)
     media_url: str = _setting(
         "",
-        "Address at which browsers reach Langfuse's S3, for media and exports, where a proxy serves it",
+        "Address at which browsers reach Langfuse's S3, for media and exports, where a proxy serves it; with https, as browsers show media from nowhere else but localhost",
         checks.public_url,
     )
     minio_port: int = _setting(
-        9090, "Published port of Langfuse's S3: browsers upload and read media and exports there", checks.port
+        9090,
+        "Published port of Langfuse's S3: clients upload and browsers read media and exports there",
+        checks.port,
     )
     minio_console_port: int = _setting(9091, "Port of its console, where published", checks.port)
     postgres_port: int = _setting(5434, "Port of Langfuse's Postgres, where published", checks.port)
@@ -439,6 +441,26 @@ def published_ports(settings: Settings) -> dict[str, int]:
         if not langfuse.s3_endpoint:
             add("langfuse", "minio_port", *(["minio_console_port"] if stores else []))
     return ports
+
+
+def advice(settings: Settings) -> Iterator[str]:
+    """What can be meant, and more likely was forgotten."""
+    general, mlflow, langfuse = settings.general, settings.mlflow, settings.langfuse
+    if general.bind_address not in ("0.0.0.0", "::"):
+        return
+    missing = []
+    if mlflow.enabled and not (mlflow.public_url or mlflow.allowed_hosts):
+        missing.append(("mlflow", "public_url"))
+    if langfuse.enabled and not langfuse.public_url:
+        missing.append(("langfuse", "public_url"))
+    if langfuse.enabled and not (langfuse.media_url or langfuse.s3_endpoint):
+        missing.append(("langfuse", "media_url"))
+    if missing:
+        yield (
+            f"{key_of('general', 'bind_address')}: ports are published on every interface, and yet only localhost is known as the name "
+            "under which people come: MLflow refuses other names, and Langfuse sends browsers to localhost. "
+            f"Set {', '.join(key_of(*setting) for setting in missing)}"
+        )
 
 
 def _equal_ports(settings: Settings) -> Iterator[Problem]:

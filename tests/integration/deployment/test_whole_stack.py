@@ -156,10 +156,8 @@ def test_examples_run_from_the_client_environment_alone(
     assert "precision" in found["report"]
     assert found["model_run"] == found["run"]
     # MinIO keeps an object as a folder of its name.
-    stored = docker(
-        "exec", stack.container("mlflow-minio"), "find", "/data/mlflow", "-name", "xl.meta"
-    ).stdout
-    assert f"{found['run']}/artifacts/classification_report.txt/xl.meta" in stored
+    stored = docker("exec", stack.container("mlflow-minio"), "ls", "-R", "/data/mlflow").stdout
+    assert f"{found['run']}/artifacts/classification_report.txt:\nxl.meta" in stored
 
 
 def test_a_browser_shows_a_declared_user_the_run_and_a_stranger_nothing(

@@ -69,3 +69,10 @@ def test_versions_are_the_releases_of_the_tags(engine: Engine) -> None:
         asked = engine.run(name, command=(command,))
         assert asked.exit_code() == 0
         assert engine.image(name).rpartition(":")[2] in asked.logs()
+
+
+def test_they_have_no_more_tools_than_the_official_images(engine: Engine) -> None:
+    lookup = "for tool in sed grep awk find tar; do ! command -v $tool || exit 1; done"
+    for name in ("minio", "mc"):
+        asked = engine.run(name, "--entrypoint=/bin/sh", command=("-c", lookup))
+        assert asked.exit_code() == 0, asked.logs()

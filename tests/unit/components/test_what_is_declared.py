@@ -127,6 +127,8 @@ def test_what_is_managed_elsewhere_is_not_made_here(declare: Declare) -> None:
     web = recorder.containers["langfuse-web"]
     assert "REDIS_CONNECTION_STRING='rediss://:p@redis" in _uploads(web)["/run/secrets/environment"]
     assert "REDIS_HOST" not in _environment(web)
+    for limit in ("LANGFUSE_S3_EVENT_KEY_MAX_SEGMENT_BYTES", "CLICKHOUSE_MAX_BYTES_BEFORE_EXTERNAL_GROUP_BY"):
+        assert limit not in _environment(web)
     assert _environment(web)["CLICKHOUSE_MIGRATION_SSL"] == "true"
     assert _environment(web)["LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT"] == "https://s3.example.com"
 
@@ -137,6 +139,14 @@ def test_browsers_upload_to_the_published_address_and_the_worker_to_the_inner_on
     assert web["LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT"] == "http://localhost:9999"
     assert worker["LANGFUSE_S3_MEDIA_UPLOAD_ENDPOINT"] == "http://langfuse-minio:9000"
     assert web["LANGFUSE_S3_EVENT_UPLOAD_ENDPOINT"] == "http://langfuse-minio:9000"
+
+
+def test_langfuse_knows_the_limits_of_the_stores_beside_it(declare: Declare) -> None:
+    recorder, _ = declare(langfuseClickhouseMemory="5g")
+    for half in ("langfuse-web", "langfuse-worker"):
+        environment = _environment(recorder.containers[half])
+        assert environment["LANGFUSE_S3_EVENT_KEY_MAX_SEGMENT_BYTES"] == "255"
+        assert environment["CLICKHOUSE_MAX_BYTES_BEFORE_EXTERNAL_GROUP_BY"] == str(2 << 30)
 
 
 def test_a_proxys_address_is_what_people_are_told(declare: Declare) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.settings import PROJECT, Settings, TeamMember, each, load, published_ports
+from components.settings import PROJECT, Settings, TeamMember, advice, each, load, published_ports
 from scripts.machine.paths import ROOT
 from scripts.settings_table import up_to_date
 
@@ -52,6 +52,22 @@ def _load(**given: Any) -> Settings:
 @pytest.mark.parametrize(("key", "value"), TAKEN)
 def test_a_right_value_is_taken(key: str, value: Any) -> None:
     _load(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, []),
+        ({"bindAddress": "192.0.2.7"}, []),
+        ({"bindAddress": "0.0.0.0"}, ["mlflowPublicUrl", "langfusePublicUrl", "langfuseMediaUrl"]),
+        ({"bindAddress": "::", "langfuseEnabled": False}, ["mlflowPublicUrl"]),
+        ({"bindAddress": "::", "mlflowAllowedHosts": ["gpu1:5000"], "langfuseEnabled": False}, []),
+    ],
+)
+def test_addresses_that_were_forgotten_are_asked_for(given: dict[str, Any], named: list[str]) -> None:
+    text = "".join(advice(_load(**given)))
+    wanted = "mlflowPublicUrl", "langfusePublicUrl", "langfuseMediaUrl"
+    assert [key for key in wanted if key in text] == named
 
 
 def test_without_settings_the_defaults_make_a_stack() -> None:
