@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -92,4 +91,5 @@ class Gate:
         origin = request.headers.get("origin", "").lower()
         if not origin:
             return True
-        return urlsplit(origin).netloc == host or any(p.fullmatch(origin) for p in self._origins)
+        scheme, _, rest = origin.partition("://")
+        return bool(scheme and rest == host) or any(p.fullmatch(origin) for p in self._origins)

@@ -232,6 +232,8 @@ def test_only_known_hosts_are_answered(host: str, status: str) -> None:
         ("POST", "https://front.example", "in"),
         ("POST", "https://evil.example", "403"),
         ("DELETE", "null", "403"),
+        ("POST", "http://[", "403"),
+        ("POST", "localhost:5000", "403"),
         ("GET", "https://evil.example", "in"),
     ],
 )
