@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,10 @@ INTERRUPTED = 130
 
 def say(line: str) -> None:
     """A line about what is going on, to standard error: standard output is for results."""
-    print(line, file=sys.stderr, flush=True)
+    with suppress(
+        OSError
+    ):  # of a terminal that was closed: what is said in passing must not stop what is done
+        print(line, file=sys.stderr, flush=True)
 
 
 def end(main: Callable[[], int]) -> NoReturn:
@@ -104,7 +107,7 @@ def foreground(
     """Run a program that people watch and may interrupt; its exit code.
 
     Ctrl-C reaches it from the terminal, and it gets the time to end in its own way. Where there is no terminal, and for
-    SIGTERM, the signal is handed on.
+    other signals that ask for the end, one is handed on.
     """
     process: subprocess.Popen[bytes] | None = None
     asked_to_stop = False
@@ -112,7 +115,7 @@ def foreground(
     def hand_on(number: int, _: FrameType | None) -> None:
         nonlocal asked_to_stop
         asked_to_stop = True
-        if process is not None and (number == signal.SIGTERM or not os.isatty(0)):
+        if process is not None and (number != signal.SIGINT or not os.isatty(0)):
             process.send_signal(signal.SIGINT)
 
     with _handling(hand_on):
@@ -126,11 +129,25 @@ def foreground(
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Meanwhile SIGTERM and a terminal that is closed do what Ctrl-C does: KeyboardInterrupt, so that what was begun is put right."""
+
+    def interrupt(_number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handling(interrupt):
+        yield
+
+
+@contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
