@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from airgap import images as airgap
-from scripts.bootstrap import backup, engine, images, leftovers, power, stack, team, venv
+from scripts.bootstrap import backup, engine, images, leftovers, power, restore, stack, team, venv
 from scripts.bootstrap import tools as pulumi_tools
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
 from scripts.machine.paths import ROOT
 from scripts.machine.problems import Problem
-from scripts.machine.processes import INTERRUPTED, foreground, say
+from scripts.machine.processes import INTERRUPTED, foreground, interruptible, say
 
 DELETE_DATA = "--delete-data"
 # Docker's provider waits two seconds for each network and volume that it removes: let all of them wait at the same time.
@@ -178,20 +178,21 @@ def save(call: Call) -> int:
     return 0
 
 
-def restore(call: Call) -> int:
+def put_back(call: Call) -> int:
     """Bring a backup back, here or on a new machine: make restore ARGS=FOLDER"""
-    replace, keep_data = call.take(backup.REPLACE), call.take(backup.KEEP_DATA)
+    replace, keep_data = call.take(restore.REPLACE), call.take(restore.KEEP_DATA)
     folder = _only(call, "the folder of one backup") or backup.FOLDER
     chosen = backup.read(folder, Stack(call.name))
     engine.ensure(say)
-    backup.take_settings(chosen, Stack(call.name), say)
+    restore.take_settings(chosen, Stack(call.name), say)
     found = _stack(call)
-    backup.take_secrets(chosen, found, replace=replace, keep_data=keep_data)
+    restore.take_secrets(chosen, found, replace=replace, keep_data=keep_data)
     if code := _deploy(found):
         return code
     if not keep_data:
-        backup.put_back(chosen, found, say)
+        restore.put_back(chosen, found, say)
         # The accounts in the backup are those of its day.
+        team.forget_experiment_permissions(found)
         code = _deploy(found)
     return code or _greet(found)
 
@@ -361,7 +362,7 @@ COMMANDS: Mapping[str, Callable[[Call], int]] = {
     "start": start,
     "destroy": destroy,
     "backup": save,
-    "restore": restore,
+    "restore": put_back,
     "status": status,
     "env": env,
     "credentials": credentials,
@@ -394,7 +395,8 @@ def main(arguments: Sequence[str]) -> int:
     # Not with the arguments: one of them may be a password.
     again = "the same command" if rest else f"`{Stack(call.name).make(name)}`"
     try:
-        code = COMMANDS[name](call)
+        with interruptible():
+            code = COMMANDS[name](call)
     except Problem as problem:
         return _failed(problem.message, problem.fix)
     except KeyboardInterrupt:

@@ -96,6 +96,16 @@ def volumes(stack: Stack) -> list[str]:
     )
 
 
+def all_volumes() -> set[str]:
+    """Names of all volumes on the engine."""
+    return set(_docker("volume", "ls", "--format", "{{.Name}}").split())
+
+
+def known_volumes(exported: Mapping[str, Any]) -> set[str]:
+    """Names of the volumes that an exported state knows, whatever their labels say."""
+    return set(_volumes(exported.get("deployment") or {}).values())
+
+
 def _found(item: Mapping[str, Any]) -> Found:
     labels = item["Config"].get("Labels") or {}
     return Found(
@@ -162,7 +172,7 @@ def refuse_foreign(stack: Stack, identity: str, there: Iterable[Found], volumes:
 def _forget_volumes(stack: Stack, state: Mapping[str, Any], say: Say, *, removing: bool) -> bool:
     """Docker's provider fails at a volume that is gone. It may be gone: an interrupted `destroy` removed it."""
     declared = _volumes(state)
-    existing = set(_docker("volume", "ls", "--format", "{{.Name}}").split()) if declared else set()
+    existing = all_volumes() if declared else set()
     gone = {urn: name for urn, name in declared.items() if name not in existing}
     deleting = {
         operation["resource"]["urn"]

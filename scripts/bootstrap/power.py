@@ -40,6 +40,10 @@ def resting(items: Sequence[Found], stack: Stack, say: Say) -> Iterator[None]:
             stop_these([item], say)
         yield
     finally:
+        if (
+            ran
+        ):  # a stop whose `docker` was interrupted goes on, and what is not stopped yet cannot be started
+            _stop(ran)
         for item in reversed(ran):
             _start([item], say)
             _wait(stack, {item.id})
@@ -58,7 +62,11 @@ def stop_these(items: Iterable[Found], say: Say) -> None:
     """Stop those of them that run, at the same time."""
     if running := [item for item in items if item.status in ("running", "restarting", "paused")]:
         say(f"Stopping {_names(running)}")
-        engine.docker("stop", "--time", str(_STOP_SECONDS), *(item.id for item in running))
+        _stop(running)
+
+
+def _stop(items: Iterable[Found]) -> None:
+    engine.docker("stop", "--time", str(_STOP_SECONDS), *(item.id for item in items))
 
 
 def _start(stopped: Sequence[Found], say: Say) -> None:

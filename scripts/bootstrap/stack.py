@@ -70,6 +70,11 @@ class Stack:
         return self.root / f"Pulumi.{self.name}.yaml"
 
     @property
+    def settings(self) -> str:
+        """The text of its own settings, secrets encrypted; empty where there is no such file."""
+        return self.config_file.read_text(encoding="utf-8") if self.config_file.is_file() else ""
+
+    @property
     def environment(self) -> dict[str, str]:
         return environment(self.tools, self.root)
 
@@ -130,8 +135,8 @@ class Stack:
 
     def sets(self, key: str) -> bool:
         """Whether the stack's own settings have the key, whatever Pulumi.yaml's default is."""
-        text = self.config_file.read_text(encoding="utf-8") if self.config_file.is_file() else ""
-        return re.search(rf"^\s+[\"']?({PROJECT}:)?{re.escape(key)}[\"']?:", text, re.MULTILINE) is not None
+        line = rf"^\s+[\"']?({PROJECT}:)?{re.escape(key)}[\"']?:"
+        return re.search(line, self.settings, re.MULTILINE) is not None
 
     def get_config(self, path: str) -> Any:
         """A setting, secrets in it readable; None where there is none."""
@@ -221,8 +226,8 @@ class Stack:
         folder = state_folder(self.root)
         if folder and any((folder / ".pulumi" / "stacks").rglob("*.json")):
             return f"the state in {folder}"
-        text = self.config_file.read_text(encoding="utf-8") if self.config_file.is_file() else ""
-        return self.config_file.name if re.search(r"^encryptionsalt:", text, re.MULTILINE) else ""
+        encrypted = re.search(r"^encryptionsalt:", self.settings, re.MULTILINE)
+        return self.config_file.name if encrypted else ""
 
 
 def state_folder(root: Path = ROOT, variables: Mapping[str, str] | None = None) -> Path | None:

@@ -41,3 +41,12 @@ def forget(stack: Stack, resources: Sequence[Mapping[str, Any]], say: Say) -> No
         return
     say(f"Team: forgetting {len(members)} users and permissions, which go or stay with MLflow's database")
     stack.forget(component)
+
+
+def forget_experiment_permissions(stack: Stack) -> None:
+    """Before an `up` on another database, where the same numbers are other experiments: all are granted anew, none is taken away."""
+    exported = stack.exported()
+    deployment = exported["deployment"]
+    kept = [item for item in deployment["resources"] if item["type"] != f"{_TYPE}ExperimentPermission"]
+    if len(kept) < len(deployment["resources"]):
+        stack.import_({**exported, "deployment": {**deployment, "resources": kept}})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts.bootstrap import backup, commands
+from scripts.bootstrap import backup, commands, restore, team
 from scripts.bootstrap.stack import Stack
 from scripts.machine.problems import Problem
 from tests.unit.bootstrap.conftest import IDENTITY, OTHERS, OURS, Program, container
@@ -23,6 +25,11 @@ SITE_URN = "urn:pulumi:dev::mlops-stack::mlops-stack:components:Site::site"
 PROVIDER = {
     "urn": "urn:pulumi:dev::mlops-stack::pulumi:providers:random::default",
     "type": "pulumi:providers:random",
+}
+VOLUME = {
+    "urn": "urn:pulumi:dev::mlops-stack::docker:index/volume:Volume::volume-mlflow-minio-data",
+    "type": "docker:index/volume:Volume",
+    "id": "mlflow-minio-data",
 }
 STATE: dict[str, Any] = {
     "version": 3,
@@ -117,6 +124,63 @@ def test_a_dump_that_fails_is_no_backup(
     assert list((tmp_path / "into").iterdir()) == []
 
 
+@pytest.mark.usefixtures("runs")
+def test_a_store_that_is_started_while_it_is_copied_makes_no_backup(
+    stack: Stack, engine_has: Has, docker: Program, tmp_path: Path, said: list[str]
+) -> None:
+    engine_has(container("langfuse-clickhouse"), container("langfuse-worker"))  # run, whatever is stopped
+    with pytest.raises(Problem, match="langfuse-clickhouse, langfuse-worker: started again"):
+        backup.save(stack, tmp_path / "into", said.append)
+    assert list((tmp_path / "into").iterdir()) == []
+    power = [call.split()[0::3] for call in docker.calls if call.startswith(("stop", "start"))]
+    worker, clickhouse = "id-of-langfuse-worker", "id-of-langfuse-clickhouse"
+    assert power == [
+        ["stop", worker],
+        ["stop", clickhouse],
+        ["stop", worker],  # both again: only what is stopped for certain can be started
+        ["start"],
+        ["start"],
+    ]
+
+
+@pytest.mark.usefixtures("runs")
+def test_what_is_not_in_a_backup_is_named(
+    stack: Stack, docker: Program, tmp_path: Path, said: list[str]
+) -> None:
+    owned = "volume ls --filter label=mlops-stack.stack=mlops-stack/dev --format {{.Name}}"
+    docker.answers(owned, "t-langfuse-postgres-data\nt-mlflow-minio-data")
+    docker.answers(f"{owned} ", f"t-langfuse-postgres-data {OURS}\nt-mlflow-minio-data {OURS}")
+    stack.config_file.write_text("config:\n  mlops-stack:mlflowS3Endpoint: https://s3.example.com\n")
+    backup.save(stack, tmp_path / "into", said.append)
+    assert any(line.startswith("Not in it: what mlflowS3Endpoint names") for line in said)
+    assert any(
+        line.startswith("Not in it: the data of langfuse-postgres, which are switched off") for line in said
+    )
+
+
+@pytest.mark.usefixtures("runs")
+def test_another_states_stack_is_not_saved_with_this_ones_secrets(
+    stack: Stack, engine_has: Has, docker: Program, tmp_path: Path, said: list[str]
+) -> None:
+    engine_has(container("mlflow-postgres", identity=OTHERS))
+    with pytest.raises(Problem, match="this state does not know"):
+        backup.save(stack, tmp_path / "into", said.append)
+    assert not any(call.startswith(("exec", "stop")) for call in docker.calls)
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_full_disk_leaves_no_backup(
+    stack: Stack, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Problem, match="cannot be written: No space left"):
+        backup.save(stack, tmp_path / "into", said.append)
+    assert list((tmp_path / "into").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("state", "running", "reason"),
     [
@@ -166,13 +230,13 @@ def test_settings_that_are_there_are_kept(
 ) -> None:
     if there is not None:
         stack.config_file.write_text(there)
-    backup.take_settings(backup.read(saved, stack), stack, said.append)
+    restore.take_settings(backup.read(saved, stack), stack, said.append)
     assert ("5500" in stack.config_file.read_text()) == taken
     assert bool(said) != taken
 
 
 def _take(saved: Path, stack: Stack, *, replace: bool = False, keep_data: bool = False) -> None:
-    backup.take_secrets(backup.read(saved, stack), stack, replace=replace, keep_data=keep_data)
+    restore.take_secrets(backup.read(saved, stack), stack, replace=replace, keep_data=keep_data)
 
 
 def test_an_empty_state_gets_the_secrets_and_nothing_of_an_engine(
@@ -192,6 +256,22 @@ def test_an_empty_state_gets_the_secrets_and_nothing_of_an_engine(
     ]
     assert state["deployment"]["pending_operations"] == []
     assert state["deployment"]["secrets_providers"] == {"type": "passphrase"}
+
+
+def test_what_was_granted_on_another_database_is_forgotten_alone(
+    stack: Stack, pulumi: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [
+        {"urn": kind, "type": f"pulumi-python:dynamic/mlflow:{kind}"}
+        for kind in ("User", "Experiment", "ExperimentPermission", "RegisteredModelPermission")
+    ]
+    pulumi.answers("stack export", {"version": 3, "deployment": {"resources": [IDENTITY, *accounts]}})
+    imported: list[Any] = []
+    monkeypatch.setattr(stack, "import_", imported.append)
+    team.forget_experiment_permissions(stack)
+    (state,) = imported
+    left = [item["urn"] for item in state["deployment"]["resources"]]
+    assert left == [IDENTITY["urn"], "User", "Experiment", "RegisteredModelPermission"]
 
 
 def test_other_secrets_than_the_backups_are_not_lost(saved: Path, stack: Stack, pulumi: Program) -> None:
@@ -215,6 +295,39 @@ def test_data_that_is_there_is_replaced_only_where_that_is_said(
     _take(saved, stack, keep_data=True)
 
 
+@pytest.mark.parametrize("listed", ["mlflow-minio-data", f"mlflow-minio-data {OTHERS}"])
+def test_a_volume_that_the_state_knows_is_its_data_whatever_its_labels_say(
+    saved: Path, stack: Stack, pulumi: Program, docker: Program, engine_has: Has, listed: str
+) -> None:
+    engine_has()
+    pulumi.answers("stack export", {"deployment": {"resources": [IDENTITY, VOLUME]}})
+    owned = "volume ls --filter label=mlops-stack.stack=mlops-stack/dev --format {{.Name}}"
+    docker.answers("volume ls --format {{.Name}}", "mlflow-minio-data\nanother")
+    docker.answers(owned, "")
+    docker.answers(f"{owned} ", listed if " " in listed else "")
+    with pytest.raises(Problem, match=": mlflow-minio-data\n"):
+        _take(saved, stack)
+    _take(saved, stack, replace=True)
+
+
+def test_a_lost_state_that_goes_on_with_the_data_knows_its_volumes(
+    saved: Path, stack: Stack, pulumi: Program, monkeypatch: pytest.MonkeyPatch, engine_has: Has
+) -> None:
+    engine_has()
+    pulumi.answers("stack export", {"version": 3, "deployment": {}})
+    state = json.loads((saved / "state.json").read_text())
+    state["deployment"]["resources"].append({**VOLUME, "parent": SITE_URN})
+    monkeypatch.setattr(backup.Backup, "state", property(lambda _: state))
+    imported: list[Any] = []
+    monkeypatch.setattr(stack, "import_", imported.append)
+    _take(saved, stack, keep_data=True)
+    _take(saved, stack)
+    has_volume = [
+        any(item["urn"] == VOLUME["urn"] for item in each["deployment"]["resources"]) for each in imported
+    ]
+    assert has_volume == [True, False]
+
+
 @pytest.mark.parametrize(
     ("runs", "version", "reason"),
     [
@@ -229,8 +342,54 @@ def test_what_the_stack_could_not_read_is_refused(
     server["Config"]["Labels"]["mlops-stack.version"] = version
     engine_has(*([server] if runs == "mlflow-server" else [server, container(runs)]))
     with pytest.raises(Problem, match=reason):
-        backup.put_back(backup.read(saved, stack), stack, print)
+        restore.put_back(backup.read(saved, stack), stack, print)
     assert not any(call.startswith(("stop", "exec", "run")) for call in docker.calls)
+
+
+@pytest.mark.parametrize(
+    ("service", "version", "readable"),
+    [
+        ("mlflow-postgres", "17.5-bookworm", True),
+        ("mlflow-postgres", "registry.example:5000/postgres:18@sha256:0", True),
+        ("mlflow-postgres", "mlops-stack-airgap/postgres:15", False),
+        ("langfuse-clickhouse", "26.3.1.1", True),
+        ("langfuse-clickhouse", "mlops-stack-airgap/clickhouse:18.16", False),
+        ("langfuse-clickhouse", "sha256:0123abcd0123", True),
+        ("langfuse-web", "3.224.9", False),
+    ],
+)
+def test_a_store_is_not_given_what_a_newer_one_wrote(
+    saved: Path, stack: Stack, engine_has: Has, service: str, version: str, readable: bool
+) -> None:
+    there = container(service)
+    there["Config"]["Labels"]["mlops-stack.version"] = version
+    engine_has(there)
+    manifest = json.loads((saved / "backup.json").read_text())
+    manifest["files"] = {name: size for name, size in manifest["files"].items() if not name.endswith(".dump")}
+    manifest["versions"] = {
+        **{"mlflow-postgres": "17.6-bookworm", "langfuse-clickhouse": "26.3.62.3", "langfuse-web": "3.225.4"},
+        "mlflow-server": "3.4.0",
+    }
+    (saved / "backup.json").write_text(json.dumps(manifest))
+    chosen = backup.read(saved, stack)
+    if readable:
+        restore.put_back(chosen, stack, print)
+    else:
+        with pytest.raises(Problem, match=f"{service} .* cannot read what"):
+            restore.put_back(chosen, stack, print)
+
+
+def test_an_interrupted_restore_says_how_to_begin_anew(
+    saved: Path, stack: Stack, engine_has: Has, pulumi: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    engine_has(container("mlflow-postgres"))
+    monkeypatch.setattr("scripts.bootstrap.restore._feed", interrupted)
+    with pytest.raises(Problem, match="interrupted while data was replaced") as told:
+        restore.put_back(backup.read(saved, stack), stack, print)
+    assert f"make restore ARGS='{saved} --replace' begins anew" in told.value.fix
 
 
 @pytest.mark.parametrize("arguments", [["one", "two"], ["--replce"]])
