@@ -172,7 +172,7 @@ def _keep_admin(accounts: Found, administrator: str, stack: Stack, say: Say) -> 
     if names := [name for name in came if name]:
         say(
             f"MLflow's accounts that come back with the backup, and that the settings do not declare: {', '.join(names)}\n"
-            f"where one is no longer wanted: {stack.make('users')} ARGS='delete-user NAME'"
+            f"where one is no longer wanted: {stack.make('users')} ARGS='delete-user --username NAME'"
         )
 
 
