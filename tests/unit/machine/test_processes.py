@@ -13,8 +13,8 @@ from scripts.machine.paths import ROOT
 _WORK = """\
 import os, signal, sys, time
 from scripts.machine.processes import interruptible, say
-if sys.argv[2:] == ["ignored"]:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# Set either way: what this runs under may ignore it, too.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2:] == ["ignored"] else signal.SIG_DFL)
 try:
     with interruptible():
         os.kill(os.getpid(), int(sys.argv[1]))
