@@ -11,10 +11,9 @@ from contextlib import redirect_stdout
 from typing import TextIO
 
 from benchmarks import auth, deploy, growth, memory, tracking, users
-from benchmarks.report import machine
+from benchmarks.report import DOCUMENT, machine
 from scripts.machine.paths import ROOT
 
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS: Mapping[str, tuple[str, Callable[[], object]]] = {
     "deploy": ("Deploying: Pulumi against docker compose", deploy.main),
     "memory": ("Memory: the stack against the images' defaults", memory.main),
