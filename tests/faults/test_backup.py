@@ -12,6 +12,7 @@ import pytest
 from components.mlflow_auth.client import MlflowAuthClient
 from components.mlflow_auth.permissions import Target
 from scripts.bootstrap.stack import Stack
+from scripts.machine.processes import INTERRUPTED
 from tests.checkout import Checkout
 from tests.faults.writers import CAROL, Writer, written
 
@@ -54,6 +55,16 @@ def _backup(stack: Checkout) -> Path:
     return folder
 
 
+def _cut_short(stack: Checkout) -> None:
+    """A backup that is ended while ClickHouse is being stopped."""
+    process = stack.start("backup")
+    assert process.stdout is not None
+    assert any("Stopping" in line and "clickhouse" in line for line in process.stdout)
+    process.terminate()
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == INTERRUPTED, printed
+
+
 def _refused(stack: Checkout, *arguments: str) -> str:
     process = stack.start("restore", *arguments)
     printed, _ = process.communicate(timeout=120)
@@ -72,6 +83,9 @@ def test_a_new_machine_gets_what_was_there(deployed: Checkout) -> None:
     before, outputs, containers = written(deployed), deployed.outputs(), deployed.containers()
     permissions = _carols(deployed)
     assert permissions == {"0": "READ", "fraud": "EDIT", "her-own": "MANAGE", "churn": "EDIT"}
+    _cut_short(deployed)
+    assert list((deployed.folder / "backups").iterdir()) == []
+    assert deployed.healthy("langfuse-clickhouse", "langfuse-worker")
     folder = _backup(deployed)
     assert deployed.containers() == containers, "a backup changes no container"
     assert {file.name for file in folder.iterdir()} == {
