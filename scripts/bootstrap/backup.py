@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts.bootstrap import engine, leftovers, power
 from scripts.bootstrap.leftovers import Found
-from scripts.bootstrap.stack import PASSPHRASE, Stack
+from scripts.bootstrap.stack import PASSPHRASE, Stack, resources_of
 from scripts.machine.paths import ROOT
 from scripts.machine.problems import Problem
 from scripts.machine.processes import Say
@@ -68,7 +68,7 @@ def save(stack: Stack, into: Path, say: Say) -> Path:
     if resting := [found[service].name for service in stores if found[service].status != "running"]:
         raise Problem(f"{', '.join(resting)} does not run", stack.make("start"))
     exported = stack.exported()
-    identity = leftovers.identity_of(resources(exported))
+    identity = leftovers.identity_of(resources_of(exported))
     if not identity:
         raise Problem(
             f"the state of the stack {stack.name} was lost, and with it the secrets that unlock the data",
@@ -203,8 +203,3 @@ def read(folder: Path, stack: Stack) -> Backup:
         if not file.is_file() or file.stat().st_size != size:
             raise Problem(f"{file} is not as it was saved, {size} bytes long", "copy the backup again")
     return backup
-
-
-def resources(exported: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Those of an exported state."""
-    return (exported.get("deployment") or {}).get("resources") or []

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.bootstrap import backup, engine, leftovers, power
+from scripts.bootstrap import engine, leftovers, power
 from scripts.bootstrap.backup import CLICKHOUSE, DATABASES, FOLDERS, RELEASES, SETTINGS, Backup
 from scripts.bootstrap.leftovers import Found
-from scripts.bootstrap.stack import Stack
+from scripts.bootstrap.stack import Stack, resources_of, with_resources
 from scripts.machine.problems import Problem
 from scripts.machine.processes import Say
 
@@ -66,12 +66,12 @@ _SECRETS = ("random:", "pulumi:providers:random")
 _VOLUMES = ("docker:index/volume:", "pulumi:providers:docker")
 
 
-def take_settings(backup: Backup, stack: Stack, say: Say) -> None:
+def take_settings(chosen: Backup, stack: Stack, say: Say) -> None:
     """The backup's settings, where the checkout has none for the stack."""
     file = stack.config_file
-    settings = (backup.folder / SETTINGS).read_text(encoding="utf-8")
+    settings = (chosen.folder / SETTINGS).read_text(encoding="utf-8")
     if (text := stack.settings) and text != settings and ":" in _entries(text):
-        say(f"Settings: those of {file.name}; the backup's are in {backup.folder / SETTINGS}")
+        say(f"Settings: those of {file.name}; the backup's are in {chosen.folder / SETTINGS}")
         return
     file.write_text(settings, encoding="utf-8")
 
@@ -85,8 +85,8 @@ def _entries(settings: str) -> str:
 def take_secrets(chosen: Backup, stack: Stack, *, replace: bool, keep_data: bool) -> None:
     """Give the stack the backup's secrets, which unlock its data, unless it has them. Refuse what would cost other data."""
     exported = stack.exported()
-    theirs = leftovers.identity_of(backup.resources(chosen.state))
-    ours = leftovers.identity_of(backup.resources(exported))
+    theirs = leftovers.identity_of(resources_of(chosen.state))
+    ours = leftovers.identity_of(resources_of(exported))
     if ours and ours != theirs:
         raise Problem(
             f"the stack {stack.name} has secrets of its own, so that it is another one than that of {chosen.folder}",
@@ -112,7 +112,7 @@ def again(chosen: Backup, stack: Stack) -> str:
 
 def _only(exported: Mapping[str, Any], types: tuple[str, ...]) -> dict[str, Any]:
     """A state that has resources of these types alone, and what they are part of."""
-    resources = backup.resources(exported)
+    resources = resources_of(exported)
     parents = {item["urn"]: item.get("parent") for item in resources}
     kept: set[str] = set()
     for item in resources:
@@ -120,12 +120,9 @@ def _only(exported: Mapping[str, Any], types: tuple[str, ...]) -> dict[str, Any]
         while urn and urn not in kept:
             kept.add(urn)
             urn = parents[urn]
-    deployment = {
-        **exported["deployment"],
-        "resources": [item for item in resources if item["urn"] in kept],
-        "pending_operations": [],
-    }
-    return {**exported, "deployment": deployment}
+    alone = with_resources(exported, [item for item in resources if item["urn"] in kept])
+    alone["deployment"]["pending_operations"] = []
+    return alone
 
 
 def put_back(chosen: Backup, stack: Stack, say: Say) -> None:
@@ -168,8 +165,7 @@ def _put_back(chosen: Backup, found: Mapping[str, Found], administrator: str, st
 
 
 def _keep_admin(accounts: Found, administrator: str, stack: Stack, say: Say) -> None:
-    came = engine.docker("exec", accounts.id, "sh", "-euc", _KEEP_ADMIN, administrator).split("\n")
-    if names := [name for name in came if name]:
+    if names := engine.docker("exec", accounts.id, "sh", "-euc", _KEEP_ADMIN, administrator).splitlines():
         say(
             f"MLflow's accounts that come back with the backup, and that the settings do not declare: {', '.join(names)}\n"
             f"where one is no longer wanted: {stack.make('users')} ARGS='delete-user --username NAME'"

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,16 @@ def tool_environment(tools: Tools, root: Path = ROOT) -> dict[str, str]:
         "VIRTUAL_ENV": str(root / VENV),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }
+
+
+def resources_of(exported: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The resources of an exported state."""
+    return (exported.get("deployment") or {}).get("resources") or []
+
+
+def with_resources(exported: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The same exported state with these resources alone."""
+    return {**exported, "deployment": {**exported["deployment"], "resources": kept}}
 
 
 def outputs(stack: str = "dev") -> dict[str, Any]:

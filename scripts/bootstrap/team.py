@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.bootstrap.stack import Stack
+from scripts.bootstrap.stack import Stack, resources_of, with_resources
 from scripts.machine.processes import Say
 
 _TYPE = "pulumi-python:dynamic/mlflow:"
@@ -46,7 +46,7 @@ def forget(stack: Stack, resources: Sequence[Mapping[str, Any]], say: Say) -> No
 def forget_experiment_permissions(stack: Stack) -> None:
     """Before an `up` on another database, where the same numbers are other experiments: all are granted anew, none is taken away."""
     exported = stack.exported()
-    deployment = exported["deployment"]
-    kept = [item for item in deployment["resources"] if item["type"] != f"{_TYPE}ExperimentPermission"]
-    if len(kept) < len(deployment["resources"]):
-        stack.import_({**exported, "deployment": {**deployment, "resources": kept}})
+    there = resources_of(exported)
+    kept = [item for item in there if item["type"] != f"{_TYPE}ExperimentPermission"]
+    if len(kept) < len(there):
+        stack.import_(with_resources(exported, kept))

@@ -24,9 +24,8 @@ INTERRUPTED = 130
 
 def say(line: str) -> None:
     """A line about what is going on, to standard error: standard output is for results."""
-    with suppress(
-        OSError
-    ):  # of a terminal that was closed: what is said in passing must not stop what is done
+    # To a terminal that was closed: what is said in passing must not stop what is done.
+    with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 

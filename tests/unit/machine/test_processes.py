@@ -11,7 +11,7 @@ import pytest
 from scripts.machine.paths import ROOT
 
 _WORK = """\
-import os, signal, sys, time
+import os, signal, sys
 from scripts.machine.processes import interruptible, say
 # Set either way: what this runs under may ignore it, too.
 signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2:] == ["ignored"] else signal.SIG_DFL)
