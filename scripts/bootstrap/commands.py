@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airgap import images as airgap
-from scripts.bootstrap import backup, engine, images, leftovers, power, restore, stack, team, venv
+from scripts.bootstrap import backup, engine, images, leftovers, locks, power, restore, stack, team, venv
 from scripts.bootstrap import tools as pulumi_tools
 from scripts.bootstrap.stack import Stack
 from scripts.bootstrap.tools import Tools
@@ -138,14 +138,18 @@ def refresh(call: Call) -> int:
 
 def stop(call: Call) -> int:
     """Stop the containers; data and containers stay"""
-    power.stop(Stack(call.name), say)
+    found = Stack(call.name)
+    with locks.held(found, say):
+        power.stop(found, say)
     return 0
 
 
 def start(call: Call) -> int:
     """Start the containers again, stores first"""
     engine.ensure(say)
-    power.start(Stack(call.name), say)
+    found = Stack(call.name)
+    with locks.held(found, say):
+        power.start(found, say)
     return 0
 
 
@@ -174,7 +178,9 @@ def save(call: Call) -> int:
     """Back up data, secrets and settings while it runs: make backup [ARGS=FOLDER]"""
     engine.ensure(say)
     into = _only(call, "at most one folder, in which the backup's own is made") or backup.FOLDER
-    backup.save(_stack(call), into, say)
+    found = _stack(call)
+    with locks.held(found, say):
+        backup.save(found, into, say)
     return 0
 
 
@@ -190,7 +196,8 @@ def put_back(call: Call) -> int:
     if code := _deploy(found):
         return code
     if not keep_data:
-        restore.put_back(chosen, found, say)
+        with locks.held(found, say):
+            restore.put_back(chosen, found, say)
         # The accounts in the backup are those of its day.
         team.forget_experiment_permissions(found)
         code = _deploy(found)

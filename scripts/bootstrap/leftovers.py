@@ -1,21 +1,16 @@
-"""What killed runs leave behind: locks, half-made resources, containers that the state does not know."""
+"""What killed runs leave behind: half-made resources, and containers that the state does not know."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from scripts.bootstrap import engine
+from scripts.bootstrap import engine, locks
 from scripts.bootstrap.stack import PROJECT, Stack, state_folder
 from scripts.machine.problems import Problem
-from scripts.machine.processes import Say, ask, foreground
+from scripts.machine.processes import Say, foreground
 
 STACK_LABEL, ID_LABEL, SERVICE_LABEL, VERSION_LABEL = (
     f"{PROJECT}.{key}" for key in ("stack", "id", "service", "version")
@@ -47,7 +42,7 @@ def clear(stack: Stack, say: Say, *, removing: bool = False) -> list[Mapping[str
 
     `removing`: the stack is about to go, so data that is gone already is no reason to refuse. Returns the state's resources.
     """
-    _clear_lock(stack, say)
+    locks.clear(stack, say)
     state = stack.export()
     resources: list[Mapping[str, Any]] = state.get("resources") or []
     identity = identity_of(resources)
@@ -249,86 +244,6 @@ def _attach(resources: Iterable[Mapping[str, Any]], say: Say) -> None:
             say(f"Leftovers: attaching {name} to {network['name']} again")
             aliases = [part for alias in network.get("aliases") or () for part in ("--alias", alias)]
             _docker("network", "connect", *aliases, network["name"], item["Id"])
-
-
-@dataclass(frozen=True)
-class _Lock:
-    file: Path
-    pid: int
-    host: str
-    user: str
-
-
-def _clear_lock(stack: Stack, say: Say) -> None:
-    for lock in _locks(stack):
-        if lock.host != socket.gethostname():
-            raise Problem(
-                f"the stack {stack.name} is locked by {lock.user} on {lock.host} (pid {lock.pid})",
-                f"wait for that run; where it no longer exists: pulumi cancel --stack {stack.name}",
-            )
-        if _is_pulumi(lock.pid):
-            raise Problem(
-                f"the stack {stack.name} is being changed by another run (pid {lock.pid})",
-                "wait for it, or stop it by Ctrl-C",
-            )
-    if any(_locks(stack)):
-        say("Leftovers: removing the lock of a run that was killed")
-        _end_plugins()
-        answer = ask(
-            stack.command("cancel", "--yes", "--non-interactive"),
-            environment=stack.environment,
-            cwd=stack.root,
-        )
-        if answer.code:
-            raise Problem(
-                f"`pulumi cancel` failed: {answer.reason}", f"see {state_folder(stack.root)}/.pulumi/locks"
-            )
-
-
-def _end_plugins() -> None:
-    """End what a killed Pulumi left running: its plugins and language host go on with what they were at, or stay."""
-    listed = [
-        line.split(maxsplit=2) for line in ask(["ps", "-axww", "-o", "pid=,ppid=,args="]).out.splitlines()
-    ]
-    parents = {int(pid): int(parent) for pid, parent, _ in listed}
-    commands = {int(pid): command for pid, _, command in listed}
-    orphans = {
-        pid
-        for pid, command in commands.items()
-        if any(
-            Path(word).name.startswith(("pulumi-resource-", "pulumi-language-"))
-            for word in command.split()[:2]
-        )
-        and "pulumi" not in commands.get(parents[pid], "")
-    }
-    for pid, parent in parents.items():
-        if pid in orphans or parent in orphans:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _locks(stack: Stack) -> Iterator[_Lock]:
-    folder = state_folder(stack.root)
-    if folder is None:
-        return
-    for file in (folder / ".pulumi" / "locks" / "organization" / PROJECT / stack.name).glob("*.json"):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            yield _Lock(file, int(content["pid"]), str(content["hostname"]), str(content.get("username", "")))
-        except (OSError, ValueError, KeyError):
-            continue  # it went in this moment
-
-
-def _is_pulumi(pid: int) -> bool:
-    """Whether the process runs and is Pulumi; a number is given to others later."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    answer = ask(["ps", "-o", "comm=", "-p", str(pid)])
-    return answer.code == 127 or "pulumi" in answer.out
 
 
 def _docker(*arguments: str) -> str:

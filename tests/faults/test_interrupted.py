@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from scripts.bootstrap import leftovers
+from scripts.bootstrap import leftovers, locks
 from scripts.bootstrap.stack import Stack
 from scripts.machine.problems import Problem
 from scripts.machine.processes import say
@@ -100,17 +100,27 @@ def _left_behind(empty: Deployment, stack: Stack) -> str:
 def test_of_two_at_once_the_second_is_refused_and_the_first_goes_on(empty: Deployment, stack: Stack) -> None:
     first = _start(empty)
     try:
-        until(lambda: any(leftovers._locks(stack)) and empty.containers(), "the first one at work")
+        until(lambda: any(locks.found(stack)) and empty.containers(), "the first one at work")
         second = empty.up()
         assert second.code != 0
         assert "locked" in second.text
-        with pytest.raises(Problem, match="being changed by another run"):
+        with pytest.raises(Problem, match="another run is at work"):
             leftovers.clear(stack, say)
         assert first.wait(timeout=300) == 0
     finally:
         if first.poll() is None:
             _end(first)
     _whole(empty)
+
+
+def test_pulumi_changes_nothing_while_data_is_copied(empty: Deployment, stack: Stack) -> None:
+    before = empty.containers()
+    with locks.held(stack, say):
+        refused = empty.up()
+    assert refused.code != 0
+    assert "the stack is currently locked by 1 lock(s)" in refused.text
+    assert empty.containers() == before
+    empty.up().ok()
 
 
 def test_a_wrong_passphrase_is_refused_before_anything_changes(empty: Deployment) -> None:

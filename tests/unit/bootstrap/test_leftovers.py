@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +10,6 @@ import pytest
 from scripts.bootstrap import leftovers, power
 from scripts.bootstrap.stack import Stack
 from scripts.machine.problems import Problem
-from tests.conditions import until
 from tests.unit.bootstrap.conftest import IDENTITY, OTHERS, OURS, Program, container
 
 
@@ -176,54 +168,6 @@ def test_pending_operations_are_refreshed_away(
     assert any("--clear-pending-creates" in call for call in pulumi.calls)
 
 
-def locked(stack: Stack, pid: int, host: str) -> Path:
-    folder = stack.root / ".pulumi-state" / ".pulumi" / "locks" / "organization" / "mlops-stack" / "dev"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "1.json"
-    file.write_text(json.dumps({"pid": pid, "hostname": host, "username": "alice"}))
-    return file
-
-
-@pytest.fixture
-def live_pulumi(tmp_path: Path) -> Iterator[int]:
-    program = tmp_path / "live" / "pulumi"
-    program.parent.mkdir()
-    shutil.copy("/bin/sleep", program)
-    process = subprocess.Popen([program, "600"])
-    yield process.pid
-    process.kill()
-    process.wait()
-
-
-def test_the_lock_of_a_dead_run_is_cancelled(
-    stack: Stack,
-    pulumi: Program,
-    engine_has: Callable[..., None],
-    state_has: Callable[..., None],
-    said: list[str],
-) -> None:
-    engine_has()
-    state_has()
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    for pid in (ended.pid, os.getpid()):  # nobody's number; and one that something else got since
-        before = len(pulumi.calls)
-        locked(stack, pid, socket.gethostname())
-        leftovers.clear(stack, said.append)
-        assert pulumi.calls[before].startswith("cancel --yes")
-
-
-def test_a_live_or_far_lock_stands(stack: Stack, pulumi: Program, said: list[str], live_pulumi: int) -> None:
-    for pid, host, says in (
-        (live_pulumi, socket.gethostname(), "another run"),
-        (1, "elsewhere", "alice on elsewhere"),
-    ):
-        locked(stack, pid, host)
-        with pytest.raises(Problem, match=says):
-            leftovers.clear(stack, said.append)
-    assert pulumi.calls == []
-
-
 def test_stores_start_first_and_stop_last_and_run_once_ones_never(
     stack: Stack, docker: Program, engine_has: Callable[..., None], said: list[str]
 ) -> None:
@@ -263,32 +207,3 @@ def test_a_store_that_ends_again_is_named(
     engine_has(container("mlflow-postgres", Status="exited", ExitCode=1))
     with pytest.raises(Problem, match="mlflow-postgres ended again"):
         power.start(stack, said.append)
-
-
-@pytest.mark.parametrize("name", ["pulumi-resource-docker", "pulumi-language-python"])
-def test_what_a_killed_run_left_running_is_ended_and_anothers_is_not(tmp_path: Path, name: str) -> None:
-    plugin = tmp_path / name
-    plugin.write_text("#!/bin/sh\nsleep 60\n")
-    plugin.chmod(0o755)
-    cli = tmp_path / "pulumi"
-    cli.write_text(f'#!/bin/sh\n"{plugin}" &\necho $!\nwait\n')
-    cli.chmod(0o755)
-    killed, running = (subprocess.Popen([str(cli)], stdout=subprocess.PIPE, text=True) for _ in range(2))
-    plugins = [int(process.stdout.readline()) for process in (killed, running) if process.stdout]
-    try:
-        killed.kill()
-        killed.wait()
-        leftovers._end_plugins()
-        until(lambda: not _runs(plugins[0]), "the end of the orphan")
-        assert _runs(plugins[1])
-    finally:
-        running.kill()
-        running.wait()
-        leftovers._end_plugins()
-
-
-def _runs(pid: int) -> bool:
-    listed = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
