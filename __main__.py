@@ -19,7 +19,7 @@ from components.team import MlflowTeam, MlflowTeamArgs
 
 try:
     settings = load(CONFIG.get(), _SECRET_KEYS.get())
-    preflight.check(settings, f"{PROJECT}/{pulumi.get_stack()}")
+    volumes = preflight.check(settings, f"{PROJECT}/{pulumi.get_stack()}")
 except ProblemsError as error:
     # As an error of the deployment and without a traceback: it is the person's to read.
     pulumi.log.error(str(error))
@@ -28,7 +28,7 @@ except ProblemsError as error:
 for text in advice(settings):
     pulumi.log.warn(text)
 
-site = Site("site", settings)
+site = Site("site", settings, volumes)
 mlflow, langfuse = settings.mlflow, settings.langfuse
 # What is kept is declared also where its product is switched off.
 mlflow_stack = (

@@ -19,6 +19,8 @@ Check = Callable[[Any], Any]
 
 PERMISSIONS = ("READ", "EDIT", "MANAGE", "NO_PERMISSIONS")
 MLFLOW_VERSIONS = ("3.4.0", "3.17.2")
+# What MLflow's own examples and older releases use; none of them may ever log in.
+MLFLOW_DEFAULT_PASSWORDS = ("password1234", "password")
 
 _MEMORY_UNITS = {"m": 1, "g": 1024}
 
@@ -149,13 +151,20 @@ def mlflow_user_name(value: str) -> str:
 
 
 def mlflow_password(value: str) -> str:
-    """MLflow refuses passwords under 12 characters; its ini file cannot carry % or line breaks or outer spaces."""
-    if not isinstance(value, str) or len(value) < 12:
-        raise Refused("the password is shorter than MLflow's 12 characters", "choose 12 characters or more")
-    if "%" in value or not _printable(value) or value != value.strip() or len(value) > 200:
+    """What MLflow takes (3.4.0 takes anything when one is changed), and its ini file can carry: no line breaks, no outer spaces."""
+    if not isinstance(value, str):
+        # Pulumi reads what stands in a list and has digits only as a number.
         raise Refused(
-            "the password has characters that MLflow's configuration file cannot carry",
-            "use at most 200 printable ASCII characters, no %, no spaces at either end",
+            "the password is a number or true or false, not text", "choose one with other characters"
+        )
+    if len(value) < 12:
+        raise Refused("the password is shorter than 12 characters", "choose a longer one; MLflow asks for 12")
+    if value in MLFLOW_DEFAULT_PASSWORDS:
+        raise Refused("the password is one that MLflow's documentation publishes", "choose another one")
+    if not _printable(value) or value != value.strip() or len(value) > 200:
+        raise Refused(
+            "the password is too long or has characters that MLflow's configuration file cannot carry",
+            "use at most 200 printable ASCII characters, no spaces at either end",
         )
     return value
 
@@ -302,6 +311,11 @@ def identifier(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", value):
         raise Refused(f"{value!r} is not an id", "use letters, digits, hyphens and underscores")
     return value
+
+
+def region(value: str) -> str:
+    """A region of S3, or none."""
+    return value and identifier(value)
 
 
 def _split(value: str, what: str, fix: str) -> SplitResult:

@@ -27,7 +27,6 @@ TABLE: Mapping[str, str] = {
 _HERE = Path(__file__).resolve().parent
 _DIGESTS = _HERE / "image_digests.json"
 _MLFLOW_CONTEXT = Path("images/mlflow")
-_HUB = "docker.io"
 
 
 def digests() -> dict[str, str]:
@@ -75,7 +74,9 @@ def context_hash(context: Path) -> str:
     """A hash of all files of a build context, names included."""
     total = hashlib.sha256()
     for path in _context_files(context):
-        total.update(f"{path.relative_to(context)}\0{path.stat().st_mode & 0o111}\0".encode())
+        # Not the whole mode: that of a checkout depends on whose it is.
+        executable = 0o111 if path.stat().st_mode & 0o100 else 0
+        total.update(f"{path.relative_to(context)}\0{executable}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 

@@ -13,7 +13,7 @@ from components.clickhouse import Clickhouse, ClickhouseArgs
 from components.minio import S3, Minio, MinioArgs
 from components.postgres import Postgres, PostgresArgs
 from components.redis import Redis, RedisArgs
-from components.secrets import Secrets
+from components.secrets import Secrets, fingerprint
 from components.service import SECRETS, Attachment, Health, Service, ServiceArgs
 from components.settings import LangfuseSettings
 from components.site import TYPE, Site
@@ -90,13 +90,7 @@ class LangfuseStack(pulumi.ComponentResource):
         network = site.network("langfuse", self, internal=True) if settings.enabled else None
         secrets = site.secrets(self)
         self.secrets = LangfuseSecrets(secrets, settings)
-        stores = {
-            "langfuse-postgres": settings.database_url,
-            "langfuse-clickhouse": settings.clickhouse_url,
-            "langfuse-redis": settings.redis_url,
-            "langfuse-minio": settings.s3_endpoint,
-        }
-        self.volumes = site.volumes(stores, self, secrets)
+        self.volumes = site.volumes(settings.stores, self, secrets)
         self.containers: dict[str, docker.Container] = {}
         self.url = settings.public_url or f"http://{site.host}:{settings.port}"
         if network:
@@ -124,6 +118,7 @@ class LangfuseStack(pulumi.ComponentResource):
             after=list(self.containers.values()),
             gates=s3.gates,
             ports={_WEB_PORT: self.settings.port},
+            labels=self._keys(),
             reason="Langfuse migrates Postgres and ClickHouse at its first start: up to three minutes",
         )
         self._half(
@@ -168,6 +163,14 @@ class LangfuseStack(pulumi.ComponentResource):
                 "LANGFUSE_INIT_USER_PASSWORD": secrets.user_password,
             },
         )
+
+    def _keys(self) -> Mapping[str, Output[str]]:
+        """What shows the next `up` that a key was changed without which stored data is of no use."""
+        settings, secrets = self.settings, self.secrets
+        return {
+            "salt": _recognisable(secrets.salt, given=bool(settings.salt)),
+            "encryption-key": _recognisable(secrets.encryption_key, given=bool(settings.encryption_key)),
+        }
 
     def _postgres(self, site: Site, network: docker.Network) -> _Environment:
         settings = self.settings
@@ -311,6 +314,7 @@ class LangfuseStack(pulumi.ComponentResource):
         after: Sequence[pulumi.Resource],
         gates: Sequence[Output[str]] = (),
         ports: Mapping[int, int] | None = None,
+        labels: Mapping[str, Input[str]] | None = None,
         reason: str = "",
     ) -> docker.Container:
         service = Service(
@@ -336,12 +340,18 @@ class LangfuseStack(pulumi.ComponentResource):
                 health=Health(command=["wget", "-q", "-O", "/dev/null", health], start_seconds=300),
                 after=after,
                 gates=gates,
+                labels=labels or {},
                 reason=reason,
             ),
             ResourceOptions(parent=self),
         )
         self.containers[name] = service.container
         return service.container
+
+
+def _recognisable(key: Output[str], *, given: bool) -> Output[str]:
+    how = "given" if given else "generated"
+    return Output.unsecret(key.apply(lambda text: f"{how}:{fingerprint(text)}"))
 
 
 def _assignments(variables: Mapping[str, Input[str]]) -> Output[str]:

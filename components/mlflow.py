@@ -16,7 +16,7 @@ from components.postgres import Postgres, PostgresArgs
 from components.secrets import Secrets
 from components.service import Attachment, Health, Service, ServiceArgs
 from components.settings import MlflowSettings, TeamMember
-from components.site import TYPE, Site
+from components.site import TYPE, Site, in_url
 
 _AUTH_CONFIG = "/etc/mlflow/basic_auth.ini"
 _DRIVER = "postgresql+psycopg2"
@@ -77,12 +77,7 @@ class MlflowStack(pulumi.ComponentResource):
         network = site.network("mlflow", self, internal=True) if settings.enabled else None
         secrets = site.secrets(self)
         self.secrets = MlflowSecrets(secrets, settings)
-        stores = {
-            "mlflow-postgres": settings.database_url,
-            "mlflow-postgres-auth": settings.auth_database_url,
-            "mlflow-minio": settings.s3_endpoint,
-        }
-        self.volumes = site.volumes(stores, self, secrets)
+        self.volumes = site.volumes(settings.stores, self, secrets)
         self.containers: dict[str, docker.Container] = {}
         local = f"http://{site.host}:{settings.port}"
         self.url = settings.public_url or local
@@ -132,6 +127,11 @@ class MlflowStack(pulumi.ComponentResource):
                     "MLFLOW_DB_MAX_OVERFLOW": str(settings.database_pool_size),
                     "MLFLOW_AUTH_CACHE_TTL_SECONDS": str(settings.auth_cache_seconds),
                     "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(allowed_hosts(settings, site.bind_address)),
+                    **(
+                        {"AWS_DEFAULT_REGION": settings.s3_region}
+                        if settings.s3_endpoint and settings.s3_region
+                        else {}
+                    ),
                     **(
                         {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": settings.public_url}
                         if settings.public_url
@@ -224,9 +224,11 @@ class MlflowStack(pulumi.ComponentResource):
             "authorization_function = mlflow_stack_auth:authenticate",
             f"auth_cache_ttl_seconds = {settings.auth_cache_seconds}",
         ]
-        # A percent sign begins an interpolation in this file; a URL may carry one (an encoded character).
-        url = Output.from_input(database_url).apply(lambda text: text.replace("%", "%%"))
-        password = self.secrets.admin_password
+        # A percent sign begins an interpolation in this file.
+        url, password = (
+            Output.from_input(text).apply(lambda text: text.replace("%", "%%"))
+            for text in (database_url, self.secrets.admin_password)
+        )
         return Output.secret(
             Output.concat("\n".join(lines), "\ndatabase_uri = ", url, "\nadmin_password = ", password, "\n")
         )
@@ -236,10 +238,10 @@ def allowed_hosts(settings: MlflowSettings, bind_address: str) -> list[str]:
     """Values of the Host header that MLflow takes: loopback, its own name, and what the settings say."""
     names = ["localhost", "127.0.0.1", "[::1]", "mlflow-server"]
     if bind_address not in ("0.0.0.0", "::"):
-        names.append(f"[{bind_address}]" if ":" in bind_address else bind_address)
+        names.append(in_url(bind_address))
     for url in (settings.public_url, settings.bootstrap_url):
         if url:
-            names.append(urlsplit(url).hostname or "")
+            names.append(in_url(urlsplit(url).hostname or ""))
     hosts = [pattern for name in names for pattern in (name, f"{name}:*")]
     for host in settings.allowed_hosts:
         hosts += [host] if ":" in host.rpartition("]")[2] else [host, f"{host}:*"]

@@ -73,9 +73,9 @@ def _mlflow(site: Site, mlflow: MlflowStack, team: MlflowTeam) -> dict[str, Any]
         found["mlflowDatabases"] = {
             name: f"postgresql://{databases[name]}@{site.host}:{ports[name]}/{databases[name]}"
             for name in ports
-            if name in mlflow.volumes
+            if name in mlflow.containers
         }
-        if "mlflow-minio" in mlflow.volumes:
+        if "mlflow-minio" in mlflow.containers:
             found["mlflowMinioConsoleUrl"] = f"http://{site.host}:{settings.minio_console_port}"
     return found
 
@@ -99,6 +99,6 @@ def _langfuse(site: Site, langfuse: LangfuseStack) -> dict[str, Any]:
         "langfuseUserEmail": settings.user_email,
         "langfuseUserPassword": langfuse.secrets.user_password,
     }
-    if site.publish_data_stores and "langfuse-minio" in langfuse.volumes:
+    if site.publish_data_stores and "langfuse-minio" in langfuse.containers:
         found["langfuseMinioConsoleUrl"] = f"http://{site.host}:{settings.minio_console_port}"
     return found

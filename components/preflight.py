@@ -7,14 +7,18 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from components.images import reference, version_of
 from components.problems import Problem, ProblemsError
+from components.secrets import fingerprint
 from components.settings import PROJECT, Settings, published_ports
+from components.site import network_of, volume_of
 
 _SECONDS = 20
+_EVERYWHERE = ("", "0.0.0.0", "::")
 # They change their databases for a new release, and an older one cannot read them any more.
 _ONLY_UPWARDS = {
     "mlflow-server": ("mlflow", "mlflowVersion"),
@@ -23,29 +27,49 @@ _ONLY_UPWARDS = {
 _POSTGRES = {"mlflow-postgres", "mlflow-postgres-auth", "langfuse-postgres"}
 
 
-def check(settings: Settings, stack: str) -> None:
-    """Raise ProblemsError where another stack owns a name, something else a port, or a release could not read the data.
+@dataclass(frozen=True)
+class _Engine:
+    """What is there: containers as `docker inspect` tells them; volumes and networks by name and the stack that they belong to."""
 
-    It asks the `docker` command; where that is missing, or the engine is another machine, the engine's own error has to do.
+    containers: Sequence[Mapping[str, Any]] = ()
+    volumes: Sequence[tuple[str, str]] = ()
+    networks: Sequence[tuple[str, str]] = ()
+
+
+def check(settings: Settings, stack: str) -> frozenset[str]:
+    """The names of the volumes that this stack has on the engine.
+
+    Raise ProblemsError where another stack owns a name, something else a port, or data could no longer be reached or read. It
+    asks the `docker` command; where that is missing, the engine's own error has to do.
     """
-    containers = _containers()
+    engine = _look()
+    volumes = frozenset(name for name, owner in engine.volumes if owner == stack)
     problems = [
-        *_names(settings, stack, containers),
-        *_ports(settings, stack, containers),
-        *_unreadable(settings, stack, containers),
+        *_names(settings, stack, engine),
+        *_renamed(settings, volumes),
+        *_ports(settings, stack, engine.containers),
+        *_unreadable(settings, stack, engine.containers),
+        *_out_of_reach(settings, stack, engine.containers),
     ]
     if problems:
         raise ProblemsError("The stack does not fit on this machine; nothing has been changed:", problems)
+    return volumes
 
 
-def _containers() -> list[Mapping[str, Any]]:
-    """Of all containers on the engine: name, stack label and published ports."""
+def _look() -> _Engine:
     try:
         ids = _docker("ps", "--all", "--quiet", "--no-trunc").split()
         # Of one that another stack removed in this moment it says that, and describes the others all the same.
-        return json.loads(_docker("inspect", "--type", "container", *ids, check=False)) if ids else []
+        containers = json.loads(_docker("inspect", "--type", "container", *ids, check=False)) if ids else []
+        return _Engine(containers, _owned("volume"), _owned("network"))
     except (OSError, subprocess.SubprocessError, ValueError):
-        return []
+        return _Engine()
+
+
+def _owned(kind: str) -> list[tuple[str, str]]:
+    form = f'{{{{.Name}}}} {{{{.Label "{PROJECT}.stack"}}}}'
+    lines = (line.partition(" ") for line in _docker(kind, "ls", "--format", form).splitlines())
+    return [(name, owner.strip()) for name, _, owner in lines]
 
 
 def _docker(*arguments: str, check: bool = True) -> str:
@@ -71,17 +95,23 @@ def _owner(container: Mapping[str, Any]) -> str:
     return _label(container, "stack")
 
 
-def _names(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) -> Iterator[Problem]:
-    prefix = settings.general.name_prefix
-    ours = {f"{prefix}{service}" for service in _services(settings)}
-    for container in containers:
-        if _name(container) in ours and _owner(container) != stack:
-            whose = _owner(container)
-            yield Problem(
-                f"{PROJECT}:namePrefix",
-                f"the container {_name(container)} belongs to {f'the stack {whose}' if whose else 'something else'}",
-                "pulumi config set namePrefix with a prefix of this stack's own, such as team-a-, or remove that container",
-            )
+def _names(settings: Settings, stack: str, engine: _Engine) -> Iterator[Problem]:
+    containers = [(_name(container), _owner(container)) for container in engine.containers]
+    # A volume without a label was made by hand, for this stack.
+    volumes = [(name, owner) for name, owner in engine.volumes if owner]
+    for kind, wanted, there in (
+        ("container", _services(settings), containers),
+        ("network", _networks(settings), engine.networks),
+        ("volume", _volumes(settings), volumes),
+    ):
+        ours = {f"{settings.general.name_prefix}{name}" for name in wanted}
+        for name, owner in there:
+            if name in ours and owner != stack:
+                yield Problem(
+                    f"{PROJECT}:namePrefix",
+                    f"the {kind} {name} belongs to {f'the stack {owner}' if owner else 'something else'}",
+                    f"pulumi config set namePrefix with a prefix of this stack's own, such as team-a-, or remove that {kind}",
+                )
 
 
 def _services(settings: Settings) -> Iterator[str]:
@@ -98,15 +128,42 @@ def _services(settings: Settings) -> Iterator[str]:
         yield from ("langfuse-redis", "langfuse-minio", "langfuse-init-minio")
 
 
-def _ports(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) -> Iterator[Problem]:
-    holders = {port: container for container in containers for port in _published(container)}
+def _networks(settings: Settings) -> Iterator[str]:
+    yield network_of("edge")
+    for name, product in (("mlflow", settings.mlflow), ("langfuse", settings.langfuse)):
+        if product.enabled:
+            yield network_of(name)
+
+
+def _volumes(settings: Settings) -> Iterator[str]:
+    for product in (settings.mlflow, settings.langfuse):
+        if product.enabled or settings.general.data_retention == "keep":
+            yield from (volume_of(store) for store, managed in product.stores.items() if not managed)
+
+
+def _renamed(settings: Settings, there: Collection[str]) -> Iterator[Problem]:
+    """Docker cannot rename a volume: under another prefix, all would be empty."""
+    own = [volume_of(store) for product in (settings.mlflow, settings.langfuse) for store in product.stores]
+    prefixes = {name.removesuffix(volume) for name in there for volume in own if name.endswith(volume)}
+    if prefixes and settings.general.name_prefix not in prefixes:
+        before = min(prefixes)
+        yield Problem(
+            f"{PROJECT}:namePrefix",
+            f"the stack has data in volumes whose names begin with {before or 'no prefix'!r}: {', '.join(sorted(there))}",
+            f"pulumi config {f'set namePrefix {before}' if before else 'rm namePrefix'}; to give data other names, go by "
+            "make backup, make destroy ARGS=--delete-data, this setting, make restore",
+        )
+
+
+def _ports(settings: Settings, stack: str, containers: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    address = settings.general.bind_address
     for key, port in published_ports(settings).items():
-        holder = holders.get(port)
+        holder = next((item for item in containers if _publishes(item, address, port)), None)
         if holder is not None:
             if _owner(holder) == stack:
                 continue
             what = f"the container {_name(holder)} publishes port {port}"
-        elif _engine_is_here() and _busy(settings.general.bind_address, port):
+        elif _engine_is_here() and _busy(address, port):
             what = f"something on this machine listens on port {port}"
         else:
             continue
@@ -117,7 +174,7 @@ def _ports(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) 
         )
 
 
-def _unreadable(settings: Settings, stack: str, containers: list[Mapping[str, Any]]) -> Iterator[Problem]:
+def _unreadable(settings: Settings, stack: str, containers: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
     """By the versions that this stack's containers were made with."""
     made_with = {
         _label(container, "service"): _label(container, "version")
@@ -148,6 +205,43 @@ def _unreadable(settings: Settings, stack: str, containers: list[Mapping[str, An
         )
 
 
+def _out_of_reach(
+    settings: Settings, stack: str, containers: Sequence[Mapping[str, Any]]
+) -> Iterator[Problem]:
+    """Data that would stay, and that nobody could use: under another key, or in another bucket."""
+    ours = {_label(item, "service"): item for item in containers if _owner(item) == stack}
+    if settings.langfuse.enabled and "langfuse-web" in ours:
+        for key, label, given in (
+            ("langfuseSalt", "salt", settings.langfuse.salt),
+            ("langfuseEncryptionKey", "encryption-key", settings.langfuse.encryption_key),
+        ):
+            how, _, before = _label(ours["langfuse-web"], label).partition(":")
+            if before and (fingerprint(given) != before if given else how == "given"):
+                yield Problem(
+                    f"{PROJECT}:{key}",
+                    "it is another one than that with which Langfuse stored its data: "
+                    + (
+                        "no API key would log in any more"
+                        if label == "salt"
+                        else "stored LLM credentials could not be read"
+                    ),
+                    f"{'pulumi config rm it, or set' if given else 'set'} the one of before; where that may be lost: "
+                    f"docker rm -f {_name(ours['langfuse-web'])}, and again",
+                )
+    if settings.mlflow.enabled and "mlflow-server" in ours and not settings.mlflow.s3_endpoint:
+        server = ours["mlflow-server"]
+        variables = dict(item.partition("=")[::2] for item in server["Config"].get("Env") or ())
+        before = variables.get("MLFLOW_ARTIFACTS_DESTINATION", "").removeprefix("s3://")
+        own = variables.get("MLFLOW_S3_ENDPOINT_URL") == "http://mlflow-minio:9000"
+        if own and before and before != settings.mlflow.bucket:
+            yield Problem(
+                f"{PROJECT}:mlflowBucket",
+                f"artifacts are in the bucket {before}, and MLflow would look for them in {settings.mlflow.bucket}",
+                f"pulumi config set mlflowBucket {before}; to move them, copy the objects into the new bucket first, then "
+                f"docker rm -f {_name(server)}, and again",
+            )
+
+
 def _declared(image: str, settings: Settings) -> str:
     if image == "mlflow" and image not in settings.general.images:
         return settings.mlflow.version
@@ -156,7 +250,8 @@ def _declared(image: str, settings: Settings) -> str:
 
 def _release(version: str) -> tuple[int, ...]:
     """Of a version or an image's reference; empty where that does not tell it, as a digest."""
-    found = re.match(r"\d+(\.\d+)*", version_of(version))
+    # A number that goes on with a letter of hexadecimal digits is a commit's.
+    found = re.match(r"\d+(?:\.\d+)*(?![\da-f])", version_of(version))
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
@@ -164,13 +259,18 @@ def _text(release: tuple[int, ...]) -> str:
     return ".".join(str(part) for part in release)
 
 
-def _published(container: Mapping[str, Any]) -> Iterator[int]:
+def _publishes(container: Mapping[str, Any], address: str, port: int) -> bool:
+    """Whether it has the port where the address would need it."""
     if not (container.get("State") or {}).get("Running"):
-        return
-    for bindings in ((container.get("HostConfig") or {}).get("PortBindings") or {}).values():
-        for binding in bindings or ():
-            if str(binding.get("HostPort", "")).isdigit():
-                yield int(binding["HostPort"])
+        return False
+    published = (container.get("HostConfig") or {}).get("PortBindings") or {}
+    return any(
+        binding.get("HostPort") == str(port)
+        and (binding.get("HostIp") in (*_EVERYWHERE, address) or address in _EVERYWHERE)
+        for inside, bindings in published.items()
+        for binding in bindings or ()
+        if inside.endswith("/tcp")
+    )
 
 
 def _engine_is_here() -> bool:

@@ -6,8 +6,8 @@
 | MinIO root user and password, Redis, ClickHouse | set the key, `up` | read at each start |
 | MLflow's Flask key, NEXTAUTH_SECRET | set the key, `up` | sessions end |
 | MLflow admin and users | set the key, `up` | changed over MLflow's API with the old password |
-| Langfuse API keys | in Langfuse | the configured ones act at first start only |
-| SALT, ENCRYPTION_KEY | never | Langfuse could no longer read what it stored |
+| Langfuse API keys | set both keys, `up`, delete the old pair in Langfuse | Langfuse makes the configured pair at each start, unless it is there |
+| SALT, ENCRYPTION_KEY | never | Langfuse could no longer read what it stored; refused while it runs |
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_random as random
+
+from components.settings import PROJECT
 
 _LENGTH = 32
 
@@ -65,6 +67,11 @@ class Secrets:
     @staticmethod
     def _choose(override: str, generated: Callable[[], pulumi.Output[str]]) -> pulumi.Output[str]:
         return pulumi.Output.secret(override or generated())
+
+
+def fingerprint(key: str) -> str:
+    """What tells one key from another and is of no use to whoever guesses keys."""
+    return hashlib.pbkdf2_hmac("sha256", key.encode(), PROJECT.encode(), 100_000).hex()[:16]
 
 
 def _base64(text: str) -> str:

@@ -64,7 +64,8 @@ class ServiceArgs:
 
     `secrets` become files in /run/secrets, `files` any other files; neither shows in `docker inspect`. `memory` is in MiB, and
     so is `shared_memory`, of /dev/shm. `ports` maps the container's to the published one. `after`: resources to wait for;
-    `gates`: outputs of run-once containers that must have succeeded. `reason`: why the first start takes long.
+    `gates`: outputs of run-once containers that must have succeeded. `reason`: why the first start takes long. `labels`: of its
+    own, beside those that tell what it is.
     """
 
     image: str
@@ -83,6 +84,7 @@ class ServiceArgs:
     after: Sequence[pulumi.Resource] = ()
     gates: Sequence[Output[str]] = ()
     reason: str = ""
+    labels: Mapping[str, Input[str]] = field(default_factory=dict)
 
 
 class Service(pulumi.ComponentResource):
@@ -106,6 +108,7 @@ def declare(
         service=name,
         version=site.images.version(args.image),
         after=Output.all(*args.gates).apply(",".join) if args.gates else "",
+        **args.labels,
     )
     return docker.Container(
         name,

@@ -204,8 +204,18 @@ class MlflowSettings:
     s3_endpoint: str = _setting(
         "", "Managed S3: https://HOST. Empty: a MinIO container", checks.service_url("https", "http")
     )
+    s3_region: str = _setting("", "Region of the managed S3, as it signs requests", checks.region)
     s3_access_key_id: str = _managed_secret("Access key of the managed S3", checks.secret_text(3))
     s3_secret_access_key: str = _managed_secret("Secret key of the managed S3", checks.secret_text(8))
+
+    @property
+    def stores(self) -> Mapping[str, str]:
+        """Store -> where somebody else runs it; empty where it is a container of the stack."""
+        return {
+            "mlflow-postgres": self.database_url,
+            "mlflow-postgres-auth": self.auth_database_url,
+            "mlflow-minio": self.s3_endpoint,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,9 +300,21 @@ class LangfuseSettings:
     s3_endpoint: str = _setting(
         "", "Managed S3: https://HOST. Empty: a MinIO container", checks.service_url("https", "http")
     )
-    s3_region: str = _setting("auto", "Region of the S3", checks.identifier)
+    s3_region: str = _setting(
+        "auto", "Region of the S3; a managed one's as it signs requests", checks.identifier
+    )
     s3_access_key_id: str = _managed_secret("Access key of the managed S3", checks.secret_text(3))
     s3_secret_access_key: str = _managed_secret("Secret key of the managed S3", checks.secret_text(8))
+
+    @property
+    def stores(self) -> Mapping[str, str]:
+        """Store -> where somebody else runs it; empty where it is a container of the stack."""
+        return {
+            "langfuse-postgres": self.database_url,
+            "langfuse-clickhouse": self.clickhouse_url,
+            "langfuse-redis": self.redis_url,
+            "langfuse-minio": self.s3_endpoint,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pulumi
 import pulumi_docker as docker
@@ -15,15 +15,37 @@ from components.settings import PROJECT, Settings
 TYPE = f"{PROJECT}:components"
 
 
+def network_of(name: str) -> str:
+    """A network's name on the engine, but for the prefix."""
+    return f"{PROJECT}-{name}"
+
+
+def volume_of(store: str) -> str:
+    """The same of a store's volume."""
+    return f"{store}-data"
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in URLs and in the Host header: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 class Site(pulumi.ComponentResource):
     """The common ground of a stack's services.
 
     `identity` is random and belongs to this state alone. As a label it tells what an interrupted `up` of this stack left behind
-    from what another stack of the same name owns.
+    from what another stack of the same name owns. `volumes`: names of those that the stack has on the engine already.
     """
 
-    def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        volumes: Collection[str] = (),
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
         super().__init__(f"{TYPE}:Site", name, {}, opts)
+        self._there = volumes
         self.prefix = settings.general.name_prefix
         self.bind_address = settings.general.bind_address
         self.publish_data_stores = settings.general.publish_data_stores
@@ -49,7 +71,7 @@ class Site(pulumi.ComponentResource):
             return "localhost"
         if self.bind_address in ("::", "::1"):
             return "[::1]"
-        return f"[{self.bind_address}]" if ":" in self.bind_address else self.bind_address
+        return in_url(self.bind_address)
 
     def full_name(self, name: str) -> str:
         """The name on the engine."""
@@ -68,7 +90,7 @@ class Site(pulumi.ComponentResource):
         """A bridge network; an internal one has no way out of the machine, and none in."""
         return docker.Network(
             f"network-{name}",
-            name=self.full_name(f"{PROJECT}-{name}"),
+            name=self.full_name(network_of(name)),
             driver="bridge",
             internal=internal,
             labels=[
@@ -80,11 +102,11 @@ class Site(pulumi.ComponentResource):
     def volumes(
         self, stores: Mapping[str, str], parent: pulumi.Resource, secrets: Secrets
     ) -> Mapping[str, docker.Volume]:
-        """A volume for each store of which the settings give no address."""
+        """A volume for each store of which the settings give no address. One whose store went elsewhere is kept, where data is."""
         return {
-            store: self._volume(f"{store}-data", parent, secrets)
+            store: self._volume(volume_of(store), parent, secrets)
             for store, managed in stores.items()
-            if not managed
+            if not managed or (self.keep_data and self.full_name(volume_of(store)) in self._there)
         }
 
     def _volume(self, name: str, parent: pulumi.Resource, secrets: Secrets) -> docker.Volume:

@@ -10,13 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from components.checks import mlflow_password
 from components.mlflow_auth import errors
 from components.mlflow_auth.permissions import GrantRoutes, Permissions, RoutePerKind, Target
 from components.mlflow_auth.transport import Patience, Transport
-
-# What MLflow's own examples and older releases use; none of them may ever log in.
-DEFAULT_PASSWORDS = ("password1234", "password")
-SHORTEST_PASSWORD = 12
+from components.problems import Refused
 
 _USERS = "/api/2.0/mlflow/users/"
 _EXPERIMENTS = "/api/2.0/mlflow/experiments/"
@@ -44,17 +42,11 @@ class Experiment:
 
 
 def password_problem(password: str) -> str | None:
-    """Why a password cannot be used, or None. Checked here because MLflow 3.4.0 takes any when a password is changed."""
-    if len(password) < SHORTEST_PASSWORD:
-        return f"the password is shorter than {SHORTEST_PASSWORD} characters; choose a longer one"
-    if password in DEFAULT_PASSWORDS:
-        return "the password is one that MLflow's documentation publishes; choose another"
-    if (
-        len(password) > 200
-        or not (password.isascii() and password.isprintable())
-        or password != password.strip()
-    ):
-        return "the password must be at most 200 printable ASCII characters without spaces at its ends"
+    """Why a password cannot be used, or None: by the rule of the settings, so that what is set by hand can be declared."""
+    try:
+        mlflow_password(password)
+    except Refused as refused:
+        return f"{refused.problem}; {refused.fix}"
     return None
 
 

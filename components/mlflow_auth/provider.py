@@ -25,8 +25,8 @@ from pulumi.dynamic import (
 from pulumi.output import Unknown
 from pulumi.runtime import rpc
 
-from components.checks import mlflow_user_name
-from components.mlflow_auth.client import DEFAULT_PASSWORDS, MlflowAuthClient, User, password_problem
+from components.checks import MLFLOW_DEFAULT_PASSWORDS, mlflow_user_name
+from components.mlflow_auth.client import MlflowAuthClient, User, password_problem
 from components.mlflow_auth.errors import (
     AlreadyExists,
     DefaultPassword,
@@ -63,6 +63,10 @@ class Connection:
 # The connection that the running program declares for each server. What is deleted was declared by an earlier program, and
 # Pulumi hands `delete` the old state only: its address and password may be out of date.
 _declared: dict[str, Connection] = {}
+
+# The permissions that the running program declares, by server and id. On another database experiments have other numbers, and
+# Pulumi deletes what it replaces last: what it takes for a permission of before may be one that it has just made.
+_permissions: set[tuple[str, str]] = set()
 
 
 @lru_cache(maxsize=64)
@@ -212,7 +216,7 @@ class AdminProvider(_Provider):
                 "promote the user (manage_mlflow_users.py promote-user)"
             )
         for name in sorted({username, "admin"}):
-            if any(client.authenticate(name, default) for default in DEFAULT_PASSWORDS):
+            if any(client.authenticate(name, default) for default in MLFLOW_DEFAULT_PASSWORDS):
                 raise DefaultPassword(
                     f"{name!r} logs in to MLflow at {client.url} with a password from MLflow's documentation; change it "
                     "(manage_mlflow_users.py change-password) or delete the user"
@@ -302,6 +306,12 @@ class _PermissionProvider(_Provider):
     key: ClassVar[str]
     compared = ("permission",)
 
+    def check(self, olds: Props, news: Props) -> CheckResult:
+        result = super().check(olds, news)
+        if not result.failures and not any(unknown(news[key]) for key in ("server_name", *self.replace_on)):
+            _permissions.add((news["server_name"], self._id(news)))
+        return result
+
     def problem(self, key: str, value: Any) -> str | None:
         if key == "permission" and value not in LEVELS:
             return f"{value!r} is no permission of MLflow; use one of {', '.join(LEVELS)}"
@@ -312,7 +322,7 @@ class _PermissionProvider(_Provider):
     def create(self, props: Props) -> CreateResult:
         target = Target(self.kind, props[self.key])
         _client_of(props).set_permission(props["username"], target, props["permission"])
-        return CreateResult(f"{props['username']}/{target.kind}/{target.name}", props)
+        return CreateResult(self._id(props), props)
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         client, target = _client_of(news), Target(self.kind, news[self.key])
@@ -326,8 +336,13 @@ class _PermissionProvider(_Provider):
         return None if level is None else {"username": username, self.key: name, "permission": level}
 
     def delete(self, id_: str, props: Props) -> None:
+        if (props["server_name"], id_) in _permissions:
+            return
         username, name = self._parse(id_)
         _for_deletion(props, lambda client: client.remove_permission(username, Target(self.kind, name)))
+
+    def _id(self, props: Props) -> str:
+        return f"{props['username']}/{self.kind}/{props[self.key]}"
 
     def _parse(self, id_: str) -> tuple[str, str]:
         username, _, rest = id_.partition("/")

@@ -97,3 +97,47 @@ def test_mlflow_runs_over_managed_services(
     assert password not in text
     empty.pulumi("destroy", "--yes", "--skip-preview").ok()
     assert empty.left_over() == []
+
+
+_MANAGED = (
+    *("mlflowDatabaseUrl", "mlflowAuthDatabaseUrl", "mlflowS3Endpoint"),
+    *("mlflowS3AccessKeyId", "mlflowS3SecretAccessKey"),
+)
+
+
+def test_a_running_stack_moves_to_a_managed_database_and_back_and_keeps_what_it_had(
+    empty: Deployment, database: tuple[Container, str]
+) -> None:
+    postgres, url = database
+    postgres.exec("createdb", "-U", "team", "moved")
+    kept = empty.container("mlflow-postgres-data")
+    with empty.changed(dataRetention="keep", **dict.fromkeys(_MANAGED)):
+        empty.up().ok()
+        assert empty.container("mlflow-postgres") in empty.containers()
+        outputs = empty.outputs()
+        auth = (outputs["mlflowAdminUsername"], outputs["mlflowAdminPassword"])
+        experiments = f"{outputs['mlflowUrl']}/api/2.0/mlflow/experiments"
+
+        def known(name: str) -> bool:
+            found = requests.get(
+                f"{experiments}/get-by-name", params={"experiment_name": name}, auth=auth, timeout=30
+            )
+            return found.ok
+
+        requests.post(
+            f"{experiments}/create", json={"name": "near"}, auth=auth, timeout=30
+        ).raise_for_status()
+
+        empty.configure_secret("mlflowDatabaseUrl", f"{url}/moved")
+        empty.up().ok()
+        assert empty.container("mlflow-postgres") not in empty.containers()
+        assert kept in empty.left_over()
+        assert not known("near")
+        empty.up("--expect-no-changes").ok()
+
+        empty.configure(mlflowDatabaseUrl=None)
+        empty.up().ok()
+        assert known("near")
+        empty.pulumi("state", "unprotect", "--all", "--yes").ok()
+        empty.pulumi("destroy", "--yes", "--skip-preview").ok()
+    assert empty.left_over() == []

@@ -50,6 +50,28 @@ def test_a_name_of_another_owner_is_not_touched(empty: Deployment, images: dict[
 
 
 @pytest.mark.parametrize(
+    ("name", "owner", "says"),
+    [
+        ("mlflow-minio-data", "mlops-stack/another", "belongs to the stack mlops-stack/another"),
+        ("b-mlflow-minio-data", "mlops-stack/{stack}", "has data in volumes whose names begin with"),
+    ],
+)
+def test_data_of_another_stack_or_under_another_prefix_is_left_alone(
+    empty: Deployment, name: str, owner: str, says: str
+) -> None:
+    volume = empty.container(name)
+    docker("volume", "create", f"--label=mlops-stack.stack={owner.format(stack=empty.stack)}", volume)
+    try:
+        done = empty.up()
+        assert done.code != 0
+        assert "mlops-stack:namePrefix" in done.text
+        assert says in done.text
+        assert empty.left_over() == [volume]
+    finally:
+        docker("volume", "rm", volume)
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"mlflowPort": 70000}, ("mlops-stack:mlflowPort", "65535")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -205,6 +206,18 @@ def test_the_team_has_what_was_declared_and_strangers_have_nothing(stack: Deploy
         assert create_run(stranger) == 401
     assert requests.post(f"{url}/v1/traces", data=b"", timeout=30).status_code == 401
     assert requests.get(url, headers={"Host": "evil.example"}, timeout=30).status_code in (400, 403)
+
+
+def test_what_would_leave_data_of_no_use_is_refused(stack: Deployment) -> None:
+    before = stack.containers()
+    with stack.changed(mlflowBucket="another"):
+        stack.configure_secret("langfuseSalt", base64.b64encode(b"s" * 32).decode())
+        stack.configure_secret("langfuseEncryptionKey", "ab" * 32)
+        refused = stack.up()
+    assert refused.code != 0
+    for key in ("mlflowBucket", "langfuseSalt", "langfuseEncryptionKey"):
+        assert f"mlops-stack:{key}: " in refused.text
+    assert stack.containers() == before
 
 
 def test_drift_is_found_and_repaired_by_one_command(stack: Deployment) -> None:

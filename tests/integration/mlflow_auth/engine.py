@@ -11,6 +11,7 @@ from typing import Any
 
 from pulumi.dynamic import ResourceProvider
 
+from components.mlflow_auth import provider as providers
 from components.mlflow_auth.provider import (
     ExperimentPermissionProvider,
     RegisteredModelPermissionProvider,
@@ -43,6 +44,7 @@ class Engine:
     state: dict[str, tuple[str, str, Props]] = field(default_factory=dict)
 
     def up(self, program: Iterable[Declared]) -> Counter[str]:
+        providers._permissions.clear()  # each program has a process of its own
         done: Counter[str] = Counter()
         declared = {resource.name: resource for resource in program}
         replaced: list[tuple[str, str, Props]] = []

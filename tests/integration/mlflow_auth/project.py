@@ -93,7 +93,8 @@ class Project:
         (folder / "Pulumi.yaml").write_text("name: team-test\nruntime: python\n")
         pulumi = tools.ensure(Path(sys.executable), say)
         environment = stack.tool_environment(pulumi)
-        environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        for name in ("PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK"):
+            environment.pop(name, None)
         # The language host takes the first Python on PATH: this one.
         path = [str(pulumi.folder), str(Path(sys.executable).parent), environment["PATH"]]
         self._pulumi = pulumi.pulumi

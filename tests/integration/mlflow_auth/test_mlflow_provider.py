@@ -201,7 +201,9 @@ class TestAdministrator:
         self, server: Server, admin: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The client refuses to set one of them, so the list is what is changed here.
-        monkeypatch.setattr("components.mlflow_auth.provider.DEFAULT_PASSWORDS", ("x", server.password))
+        monkeypatch.setattr(
+            "components.mlflow_auth.provider.MLFLOW_DEFAULT_PASSWORDS", ("x", server.password)
+        )
         with pytest.raises(errors.DefaultPassword, match="'admin' logs in"):
             AdminProvider().create(admin.connection())
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from components.mlflow_auth.errors import NotFound
 from components.mlflow_auth.permissions import experiment, model
@@ -103,3 +104,25 @@ def test_a_user_made_by_hand_is_adopted_when_told_to(server: Server, project: Pr
     assert client.authenticate(name, SECOND) == made
     project.declare({name: {"password": SECOND}})
     project.up("--expect-no-changes")
+
+
+def test_experiments_with_each_others_numbers_keep_what_is_granted_on_them(
+    server: Server, project: Project, tag: str
+) -> None:
+    """As on another database, where the same names have other numbers."""
+    client, user = server.client(), f"{tag}-ida"
+    names = (f"{tag} one", f"{tag} two")
+    levels = dict(zip(names, ("EDIT", "NO_PERMISSIONS"), strict=True))
+    project.declare({user: {"password": FIRST, "experiments": levels}}, experiments=names)
+    project.up()
+    one, two = (client.experiment_by_name(name).id for name in names)
+    for number, name in ((one, f"{tag} between"), (two, names[0]), (one, names[1])):
+        requests.post(
+            f"{server.url}/api/2.0/mlflow/experiments/update",
+            json={"experiment_id": number, "new_name": name},
+            auth=(server.admin, server.password),
+            timeout=30,
+        ).raise_for_status()
+    project.up("--refresh")
+    assert client.permissions_of(user) == {experiment(two): "EDIT", experiment(one): "NO_PERMISSIONS"}
+    project.up("--refresh", "--expect-no-changes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 from collections.abc import Callable
 from typing import Any
@@ -100,12 +101,32 @@ def test_all_twelve_with_no_secret_outside_of_files(declare: Declare) -> None:
     assert set(found["mlflowUserPasswords"]) == {"alice"}
 
 
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        f"{_PRINTABLE[:47]} {_PRINTABLE[47:]}",
+        *(f"{sign}{sign} a password {sign}" for sign in "%=:;#[]$\"'\\"),
+    ],
+)
+def test_every_password_that_the_settings_take_reaches_mlflow(declare: Declare, password: str) -> None:
+    recorder, found = declare(mlflowAdminPassword=password)
+    # As MLflow's server and the image's health check read it.
+    config = configparser.ConfigParser()
+    config.read_string(_uploads(recorder.containers["mlflow-server"])["/etc/mlflow/basic_auth.ini"])
+    assert config["mlflow"]["admin_password"] == password
+    assert found["mlflowAdminPassword"] == password
+
+
 def test_what_is_managed_elsewhere_is_not_made_here(declare: Declare) -> None:
     mlflow_url = "postgresql+psycopg2://u:p%40ss@db.example.com:5432/mlflow?sslmode=require"
     recorder, _ = declare(
         mlflowDatabaseUrl=mlflow_url,
         mlflowAuthDatabaseUrl=mlflow_url.replace("/mlflow?", "/auth?"),
         mlflowS3Endpoint="https://s3.example.com",
+        mlflowS3Region="eu-central-1",
         mlflowS3AccessKeyId="an-access-key",
         mlflowS3SecretAccessKey="a-secret-key",
         langfuseDatabaseUrl="postgresql://u:p@db.example.com:5432/langfuse",
@@ -124,6 +145,7 @@ def test_what_is_managed_elsewhere_is_not_made_here(declare: Declare) -> None:
     # A percent sign is doubled in an ini file.
     assert "p%%40ss@db.example.com:5432/auth?" in _uploads(server)["/etc/mlflow/basic_auth.ini"]
     assert _environment(server)["MLFLOW_S3_ENDPOINT_URL"] == "https://s3.example.com"
+    assert _environment(server)["AWS_DEFAULT_REGION"] == "eu-central-1"
     web = recorder.containers["langfuse-web"]
     assert "REDIS_CONNECTION_STRING='rediss://:p@redis" in _uploads(web)["/run/secrets/environment"]
     assert "REDIS_HOST" not in _environment(web)
@@ -160,6 +182,12 @@ def test_a_proxys_address_is_what_people_are_told(declare: Declare) -> None:
     server = _environment(recorder.containers["mlflow-server"])
     assert "mlflow.example.com" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     assert _environment(recorder.containers["langfuse-web"])["NEXTAUTH_URL"] == "https://langfuse.example.com"
+
+
+def test_mlflow_answers_to_an_address_as_clients_send_it(declare: Declare) -> None:
+    recorder, _ = declare(mlflowBootstrapUrl="http://[fd00::5]:5000")
+    server = _environment(recorder.containers["mlflow-server"])
+    assert "[fd00::5]:*" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
 
 
 def test_both_halves_of_langfuse_sign_urls_that_browsers_reach(declare: Declare) -> None:

@@ -28,7 +28,14 @@ TAKEN: list[tuple[str, Any]] = [
     *[("mlflowAllowedHosts", value) for value in ([], ["a.example.com", "b:8080"])],
     *[
         ("mlflowAdminPassword", value)
-        for value in ("", "twelve chars", 'quo"ted;#=[pass]word', "a:b@c/d?e&f!")
+        for value in (
+            "",
+            "twelve chars",
+            'quo"ted;#=[pass]word',
+            "a:b@c/d?e&f!",
+            "50%-off-for-ever",
+            "1" * 12,
+        )
     ],
     *[("mlflowBucket", value) for value in ("abc", "a.b-c", "a" * 63)],
     ("mlflowDatabaseUrl", "postgresql+psycopg2://u:p%40ss@db.example.com:5432/mlflow?sslmode=require"),
