@@ -102,7 +102,7 @@ def save(stack: Stack, into: Path, say: Say) -> Path:
         )
     say(
         f"Backup: {folder}, which has all data in plain text. Keep a copy of it elsewhere, and {PASSPHRASE} in another place\n"
-        f"{stack.make('restore')} ARGS={folder} brings it back"
+        f"{stack.make('restore', str(folder))} brings it back"
     )
     return folder
 
@@ -196,7 +196,7 @@ def read(folder: Path, stack: Stack) -> Backup:
     if backup.stack != stack.name:
         raise Problem(
             f"{folder} is a backup of the stack {backup.stack}",
-            f"make restore STACK={backup.stack} ARGS={folder}",
+            Stack(backup.stack).make("restore", str(folder)),
         )
     for name, size in backup.files.items():
         file = folder / name

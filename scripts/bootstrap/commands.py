@@ -44,7 +44,9 @@ _SHOWN_IN_ENV = (
     "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION",
     "PULUMI_SKIP_UPDATE_CHECK",
     "PULUMI_CONFIG_PASSPHRASE_FILE",
+    "PULUMI_STACK",
     "DOCKER_BUILDKIT",
+    "DOCKER_HOST",
 )
 
 
@@ -62,11 +64,11 @@ class Call:
         return given
 
 
-def _stack(call: Call) -> Stack:
-    """The stack with a Pulumi that serves, everything made that was missing."""
+def _stack(call: Call, *, make: bool = True) -> Stack:
+    """The stack with a Pulumi that serves, everything made that was missing; also the stack itself, unless `make` is false."""
     tools = pulumi_tools.ensure(venv.ensure(say), say)
     found = Stack(call.name, tools)
-    found.ensure(say)
+    found.ensure(say, make=make)
     return found
 
 
@@ -131,7 +133,7 @@ def preview(call: Call) -> int:
 def refresh(call: Call) -> int:
     """Take over into the state what changed on the engine"""
     engine.ensure(say)
-    found = _stack(call)
+    found = _stack(call, make=False)
     leftovers.clear(found, say)
     return _pulumi(found, "refresh", "--yes", "--skip-preview", "--suppress-outputs", *call.arguments)
 
@@ -157,7 +159,7 @@ def destroy(call: Call) -> int:
     """Remove the stack, keep its data; ARGS=--delete-data removes that too"""
     delete_data = call.take(DELETE_DATA)
     engine.ensure(say)
-    found = _stack(call)
+    found = _stack(call, make=False)
     resources = leftovers.clear(found, say, removing=True)
     team.forget(found, resources, say)
     if delete_data:
@@ -169,7 +171,7 @@ def destroy(call: Call) -> int:
         volumes = sorted(item["id"] for item in kept if item["type"] == "docker:index/volume:Volume")
         say(
             f"Kept, with the secrets that unlock them: {', '.join(volumes)}\n"
-            f"{found.make('up')} goes on with them; {found.make('destroy')} ARGS={DELETE_DATA} removes them for good"
+            f"{found.make('up')} goes on with them; {found.make('destroy', DELETE_DATA)} removes them for good"
         )
     return code
 
@@ -178,7 +180,7 @@ def save(call: Call) -> int:
     """Back up data, secrets and settings while it runs: make backup [ARGS=FOLDER]"""
     engine.ensure(say)
     into = _only(call, "at most one folder, in which the backup's own is made") or backup.FOLDER
-    found = _stack(call)
+    found = _stack(call, make=False)
     with locks.held(found, say):
         backup.save(found, into, say)
     return 0
@@ -220,7 +222,7 @@ def status(call: Call) -> int:
 
 def env(call: Call) -> int:
     """Print what makes plain `pulumi` work in a shell: eval "$(make -s env)\""""
-    variables = _stack(call).environment
+    variables = {**_stack(call).environment, "PULUMI_STACK": call.name}
     for name in _SHOWN_IN_ENV:
         if variables.get(name, "") != os.environ.get(name, ""):
             print(f"export {name}={shlex.quote(variables[name])}")
@@ -406,6 +408,10 @@ def main(arguments: Sequence[str]) -> int:
             code = COMMANDS[name](call)
     except Problem as problem:
         return _failed(problem.message, problem.fix)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _failed(str(error), f"put that right; {again} goes on from here")
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:

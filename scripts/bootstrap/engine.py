@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from scripts.machine import debian
@@ -46,12 +47,22 @@ def ensure(say: Say) -> None:
 
 def host() -> str:
     """Where the `docker` command looks for the engine: DOCKER_HOST, or what its context says."""
-    if os.environ.get("DOCKER_HOST"):
-        return os.environ["DOCKER_HOST"]
+    variables = ("PATH", "HOME", "DOCKER_CONFIG", "DOCKER_CONTEXT")
+    return os.environ.get("DOCKER_HOST") or _context_host(*map(os.environ.get, variables))
+
+
+@lru_cache
+def _context_host(*_depends_on: str | None) -> str:
     answer = ask(
         ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], timeout=_ASK_SECONDS
     )
     return answer.out.strip() or _DEFAULT_HOST
+
+
+def variables() -> dict[str, str]:
+    """What leads Docker's provider to the same engine: it knows DOCKER_HOST, and no contexts."""
+    found = host()
+    return {} if found == _DEFAULT_HOST else {"DOCKER_HOST": found}
 
 
 def docker(

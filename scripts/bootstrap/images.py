@@ -106,7 +106,7 @@ def _without_langfuse(stack: Stack, lacking: Iterable[str], say: Say) -> None:
     what = f"no registry answers and the engine does not have {', '.join(lacking)}"
     roads = (
         "docker load the images, or set mlops-stack:registryMirror to a registry of yours (docs/airgap.md); "
-        f"or deploy a contract double in Langfuse's place: {stack.make('up')} ARGS={DOUBLE}"
+        f"or deploy a contract double in Langfuse's place: {stack.make('up', DOUBLE)}"
     )
     if stack.sets("langfuseEnabled"):
         raise Problem(f"Langfuse is switched on by mlops-stack:langfuseEnabled, but {what}", roads)

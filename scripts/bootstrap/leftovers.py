@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ _IDENTITY = "random:index/randomId:RandomId"
 _CONTAINER = "docker:index/container:Container"
 _VOLUME = "docker:index/volume:Volume"
 _ASK_SECONDS = 60
+_STOP_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def clear(stack: Stack, say: Say, *, removing: bool = False) -> list[Mapping[str
         resources = stack.export().get("resources") or []
         there = containers(stack)  # what the engine was at when the run was killed is done by now
     known = {str(item.get("id", "")) for item in resources}
-    _remove_containers(there, identity, known, say)
+    _remove_containers(there, identity, resources, say)
     _remove_networks(identity, known, say)
     _attach(resources, say)
     return resources
@@ -187,14 +188,28 @@ def _forget_volumes(stack: Stack, state: Mapping[str, Any], say: Say, *, removin
     return bool(gone)
 
 
-def _remove_containers(there: Iterable[Found], identity: str, known: Iterable[str], say: Say) -> None:
+def _remove_containers(
+    there: Sequence[Found], identity: str, resources: Iterable[Mapping[str, Any]], say: Say
+) -> None:
+    known = {str(item["urn"]): item for item in resources if item.get("type") == _CONTAINER}
+    by_id = {str(item.get("id", "")): item for item in known.values()}
+    ids = {item.id for item in there}
     for item in there:
         if item.identity != identity:
             continue
-        if item.id not in known:
+        if item.id not in by_id:
             say(f"Leftovers: removing {item.name}, which the state does not know")
+            # In order: of a Postgres that is killed while it makes its data directory stays one that looks whole.
+            if item.status == "running":
+                _docker("stop", "--time", str(_STOP_SECONDS), item.id)
         elif item.run_once and item.status == "exited" and item.exit_code:
             say(f"Leftovers: removing {item.name}, which failed, so that it runs again")
+        elif item.run_once and any(
+            str(known[urn].get("id", "")) not in ids
+            for urn in by_id[item.id].get("dependencies") or ()
+            if urn in known
+        ):
+            say(f"Leftovers: removing {item.name}, so that it runs again: its store is made anew")
         else:
             continue
         _docker("rm", "--force", item.id)

@@ -90,7 +90,7 @@ def take_secrets(chosen: Backup, stack: Stack, *, replace: bool, keep_data: bool
     if ours and ours != theirs:
         raise Problem(
             f"the stack {stack.name} has secrets of its own, so that it is another one than that of {chosen.folder}",
-            f"to put the backup in its place, remove it WITH ITS DATA: {stack.make('destroy')} ARGS=--delete-data",
+            f"to put the backup in its place, remove it WITH ITS DATA: {stack.make('destroy', '--delete-data')}",
         )
     known = leftovers.known_volumes(exported if ours else chosen.state)
     leftovers.refuse_foreign(stack, theirs, leftovers.containers(stack), known)
@@ -99,7 +99,7 @@ def take_secrets(chosen: Backup, stack: Stack, *, replace: bool, keep_data: bool
         raise Problem(
             f"the engine has data of the stack {stack.name}, which the backup would replace: {', '.join(there)}",
             f"to replace it: {again(chosen, stack)}. To go on with it, and take no more than the "
-            f"lost state's secrets out of the backup: {stack.make('restore')} ARGS='{chosen.folder} {KEEP_DATA}'",
+            f"lost state's secrets out of the backup: {stack.make('restore', str(chosen.folder), KEEP_DATA)}",
         )
     if not ours:
         stack.import_(_only(chosen.state, (*_SECRETS, *_VOLUMES) if keep_data else _SECRETS))
@@ -107,7 +107,7 @@ def take_secrets(chosen: Backup, stack: Stack, *, replace: bool, keep_data: bool
 
 def again(chosen: Backup, stack: Stack) -> str:
     """The command that replaces data by a backup."""
-    return f"{stack.make('restore')} ARGS='{chosen.folder} {REPLACE}'"
+    return stack.make("restore", str(chosen.folder), REPLACE)
 
 
 def _only(exported: Mapping[str, Any], types: tuple[str, ...]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _keep_admin(accounts: Found, administrator: str, stack: Stack, say: Say) -> 
     if names := engine.docker("exec", accounts.id, "sh", "-euc", _KEEP_ADMIN, administrator).splitlines():
         say(
             f"MLflow's accounts that come back with the backup, and that the settings do not declare: {', '.join(names)}\n"
-            f"where one is no longer wanted: {stack.make('users')} ARGS='delete-user --username NAME'"
+            f"where one is no longer wanted: {stack.make('users', 'delete-user', '--username', 'NAME')}"
         )
 
 

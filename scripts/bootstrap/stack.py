@@ -6,11 +6,13 @@ import json
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from scripts.bootstrap import engine
 from scripts.bootstrap import tools as pulumi_tools
 from scripts.bootstrap.tools import Tools
 from scripts.bootstrap.venv import FOLDER as VENV
@@ -40,6 +42,7 @@ def tool_environment(tools: Tools, root: Path = ROOT) -> dict[str, str]:
         # The classic builder sees base images that exist on the engine only; a builder in a container of its own does not.
         "DOCKER_BUILDKIT": "0",
         **os.environ,
+        **engine.variables(),
         **tools.variables,
         "PATH": os.pathsep.join([*first, *rest]),
         "VIRTUAL_ENV": str(root / VENV),
@@ -92,13 +95,18 @@ class Stack:
         """A `pulumi` command line about this stack."""
         return [self.tools.pulumi, *arguments, "--stack", self.name]
 
-    def ensure(self, say: Say) -> None:
-        """Make the passphrase, the state's folder and the stack where they are missing, and select the stack."""
+    def ensure(self, say: Say, *, make: bool = True) -> None:
+        """Make the passphrase, the state's folder and the stack where they are missing, and select the stack.
+
+        `make`: whether a stack of this name may be made.
+        """
         self._check_name()
         self._ensure_passphrase(say)
         if (folder := state_folder(self.root)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
         selected = self._ask("stack", "select")
+        if selected.code and "no stack named" in selected.err and not make:
+            raise self._missing()
         if selected.code and "no stack named" in selected.err:
             made = self._ask("stack", "init")
             if made.code:
@@ -163,8 +171,7 @@ class Stack:
         flags = [*_path_flag(path)]
         if flags and not secret and value not in ("true", "false"):
             flags += ["--type", "string"]
-        if flags and secret and re.fullmatch(r"true|false|[+-]?\d+", value):
-            # There, Pulumi would store a number or a boolean.
+        if flags and secret and not is_text_in_list(value):
             raise Problem(
                 f"the secret for {path} consists of digits only, or is true or false", "choose another one"
             )
@@ -179,9 +186,12 @@ class Stack:
         if answer.code:
             raise self._problem(f"writing the setting {path} failed", answer)
 
-    def make(self, target: str) -> str:
+    def make(self, target: str, *arguments: str) -> str:
         """The `make` command that a person gives for this stack."""
-        return f"make {target}" if self.name == "dev" else f"make {target} STACK={self.name}"
+        words = ["make", target, *([] if self.name == "dev" else [f"STACK={self.name}"])]
+        # The shell takes the first quotes away, and make's own shell the second ones.
+        words += [f"ARGS={shlex.quote(shlex.join(arguments))}"] if arguments else []
+        return " ".join(words)
 
     def _ask(self, *arguments: str, text: str | None = None) -> Answer:
         command = self.command(*arguments, "--non-interactive")
@@ -190,10 +200,16 @@ class Stack:
     def _run(self, *arguments: str, text: str | None = None) -> Answer:
         answer = self._ask(*arguments, text=text)
         if answer.code and "no stack named" in answer.err:
-            raise Problem(f"there is no stack called {self.name}", self.make("up"))
+            raise self._missing()
         if answer.code:
             raise self._problem(f"`pulumi {' '.join(arguments)}` failed for the stack {self.name}", answer)
         return answer
+
+    def _missing(self) -> Problem:
+        return Problem(
+            f"there is no stack called {self.name}",
+            f"`pulumi stack ls` lists those that there are; {self.make('up')} makes one",
+        )
 
     def _problem(self, what: str, answer: Answer) -> Problem:
         if "incorrect passphrase" in answer.err:
@@ -238,6 +254,11 @@ class Stack:
             return f"the state in {folder}"
         encrypted = re.search(r"^encryptionsalt:", self.settings, re.MULTILINE)
         return self.config_file.name if encrypted else ""
+
+
+def is_text_in_list(secret: str) -> bool:
+    """Whether a secret below a list or an object stays what it is: Pulumi makes numbers and booleans of some."""
+    return re.fullmatch(r"true|false|[+-]?\d+", secret) is None
 
 
 def state_folder(root: Path = ROOT, variables: Mapping[str, str] | None = None) -> Path | None:

@@ -210,7 +210,7 @@ def test_a_folder_that_is_no_whole_backup_of_this_stack_is_refused(saved: Path, 
         backup.read(saved.parent, stack)
     with pytest.raises(Problem, match="of the stack dev") as refused:
         backup.read(saved, Stack("team-a"))
-    assert refused.value.fix == f"make restore STACK=dev ARGS={saved}"
+    assert refused.value.fix == f"make restore ARGS={saved}"
     (saved / "mlflow-postgres.dump").write_text("a d")
     with pytest.raises(Problem, match="not as it was saved, 6 bytes long"):
         backup.read(saved, stack)

@@ -1,4 +1,4 @@
-"""What the PID files of an engine that was killed are taken for."""
+"""Which engine is meant, and what the PID files of one that was killed are taken for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from scripts.bootstrap import engine
 from tests.conditions import until
+from tests.unit.bootstrap.conftest import Program
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -37,3 +38,24 @@ def test_a_pid_file_whose_number_another_process_has_goes(tmp_path: Path) -> Non
     file.write_text(str(os.getpid()))
     assert not engine._runs(file, "dockerd")
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "context", "handed_on"),
+    [
+        ("", "unix:///var/run/docker.sock", {}),
+        ("", "", {}),
+        ("", "ssh://far", {"DOCKER_HOST": "ssh://far"}),
+        ("tcp://near:2375", "ssh://far", {"DOCKER_HOST": "tcp://near:2375"}),
+    ],
+)
+def test_docker_s_provider_is_led_to_the_engine_of_the_docker_command(
+    docker: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    context: str,
+    handed_on: dict[str, str],
+) -> None:
+    docker.answers("context inspect", f"{context}\n")
+    monkeypatch.setenv("DOCKER_HOST", variable)
+    assert engine.variables() == handed_on

@@ -47,8 +47,8 @@ class Settings:
         else:
             self.own[key] = value
 
-    def make(self, target: str) -> str:
-        return f"make {target}"
+    def make(self, target: str, *arguments: str) -> str:
+        return Stack().make(target, *arguments)
 
     @property
     def built(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,32 @@ def test_a_missing_stack_is_made_and_any_other_failure_told(
     with pytest.raises(Problem, match="the disk is full"):
         stack.ensure(said.append)
     assert pulumi.calls[1].startswith("stack init --non-interactive --stack dev")
+
+
+def test_a_stack_that_is_to_go_is_not_made(stack: Stack, pulumi: Program, said: list[str]) -> None:
+    pulumi.answers("stack select", code=6, err="error: no stack named 'dev' found")
+    with pytest.raises(Problem, match="there is no stack called dev"):
+        stack.ensure(said.append, make=False)
+    assert not any(call.startswith("stack init") for call in pulumi.calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "command"),
+    [
+        ("dev", [], "make restore"),
+        ("dev", ["/a/b", "--replace"], "make restore ARGS='/a/b --replace'"),
+        ("team-a", ["/a/b"], "make restore STACK=team-a ARGS=/a/b"),
+    ],
+)
+def test_commands_are_told_as_a_person_gives_them(name: str, arguments: list[str], command: str) -> None:
+    assert Stack(name).make("restore", *arguments) == command
+
+
+def test_a_folder_with_a_blank_survives_both_shells(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("restore:\n\t@printf '%s|' $(ARGS)\n")
+    command = Stack().make("restore", "/my stacks/it's", "--replace")
+    printed = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert printed.stdout == "/my stacks/it's|--replace|"
 
 
 def test_secrets_go_by_standard_input(stack: Stack, pulumi: Program) -> None:

@@ -108,7 +108,7 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 def ready(tmp_path: Path, pulumi: Program, docker: Program, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """A machine on which everything is there already."""
     found = Stack("dev", Tools(pulumi.path.parent, {}, "a test's"), tmp_path)
-    monkeypatch.setattr(commands, "_stack", lambda call: found)
+    monkeypatch.setattr(commands, "_stack", lambda call, *, make=True: found)
     monkeypatch.setattr(commands.engine, "ensure", lambda say: None)
     monkeypatch.setattr(commands.images, "prepare", lambda *arguments, **more: None)
     monkeypatch.setattr(commands.stack, "outputs", lambda name: OUTPUTS)

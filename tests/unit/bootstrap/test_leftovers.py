@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,13 +21,18 @@ def state_has(pulumi: Program) -> Callable[..., None]:
         pending: bool = False,
         volumes: Sequence[str] = (),
         deleting: Sequence[str] = (),
+        needs: Mapping[str, str] | None = None,
     ) -> None:
         resources: list[Any] = [
-            {"type": "docker:index/container:Container", "id": f"id-of-{name}"} for name in names
+            {"type": "docker:index/container:Container", "id": f"id-of-{name}", "urn": f"urn-of-{name}"}
+            for name in names
         ]
         resources += [
             {"type": "docker:index/volume:Volume", "id": name, "urn": f"urn-of-{name}"} for name in volumes
         ]
+        for item in resources:
+            if store := (needs or {}).get(item["id"].removeprefix("id-of-")):
+                item["dependencies"] = [f"urn-of-{store}"]
         deployment: dict[str, Any] = {"resources": [*([IDENTITY] if identity else []), *resources]}
         if pending:
             deployment["pending_operations"] = [{"type": "creating"}]
@@ -62,6 +67,39 @@ def test_only_unknown_containers_and_failed_run_once_ones_go(
     leftovers.clear(stack, said.append)
     assert removed(docker) == ["rm --force id-of-mlflow-create-bucket", "rm --force id-of-langfuse-web"]
     assert [line.split()[2].rstrip(",") for line in said] == ["mlflow-create-bucket", "langfuse-web"]
+
+
+def test_what_the_state_does_not_know_is_stopped_before_it_goes(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+) -> None:
+    state_has()
+    engine_has(container("mlflow-postgres"), container("mlflow-minio", Status="created"))
+    leftovers.clear(stack, said.append)
+    assert [call for call in docker.calls if call.startswith(("stop", "rm"))] == [
+        "stop --time 20 id-of-mlflow-postgres",
+        "rm --force id-of-mlflow-postgres",
+        "rm --force id-of-mlflow-minio",
+    ]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_buckets_are_made_again_where_their_store_is(
+    stack: Stack,
+    docker: Program,
+    engine_has: Callable[..., None],
+    state_has: Callable[..., None],
+    said: list[str],
+    there: bool,
+) -> None:
+    state_has("mlflow-minio", "mlflow-create-bucket", needs={"mlflow-create-bucket": "mlflow-minio"})
+    bucket = container("mlflow-create-bucket", run_once=True, Status="exited")
+    engine_has(*([container("mlflow-minio")] if there else []), bucket)
+    leftovers.clear(stack, said.append)
+    assert removed(docker) == ([] if there else ["rm --force id-of-mlflow-create-bucket"])
 
 
 def test_data_that_is_gone_is_a_reason_to_stop(
