@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from components.checks import mlflow_user_name
+from components.checks import mlflow_password, mlflow_user_name
 from components.mlflow_auth.auth_database import user_lister
 from components.mlflow_auth.client import MlflowAuthClient, User, password_problem
 from components.mlflow_auth.errors import MlflowAuthError, NotFound, WrongCredentials
@@ -165,7 +165,7 @@ class MLflowUserManager:
     def create_user(self, username: str, password: str, *, is_admin: bool = False) -> bool:
         """Create an account; it must not exist yet."""
         _require(mlflow_user_name, username)
-        _require_password(password)
+        _require(mlflow_password, password)
         if self.has_user(username):
             raise Refusal(
                 f"there is a user {username!r} already; choose another name, or change-password for this one"
@@ -190,7 +190,7 @@ class MLflowUserManager:
 
     def change_password(self, username: str, new_password: str) -> bool:
         """Set a password. When it is one's own, this manager goes on with the new one."""
-        _require_password(new_password)
+        _require(mlflow_password, new_password)
         self.client.get_user(username)
         self._touch(username)
         done = self._do(
@@ -300,12 +300,6 @@ def _require(check: Callable[[Any], Any], value: str) -> None:
         raise Refusal(f"{refused.problem}; {refused.fix}") from None
 
 
-def _require_password(password: str) -> None:
-    problem = password_problem(password)
-    if problem:
-        raise Refusal(problem)
-
-
 def as_json(user: User) -> dict[str, Any]:
     """A user as programs read it."""
     return {"id": user.id, "username": user.name, "is_admin": user.is_admin}
@@ -343,7 +337,12 @@ class Login:
 
     def username(self) -> str:
         given = self.args.admin_username or self._variable("USERNAME")
-        return given or (self._of_stack("mlflowAdminUsername") or "admin")
+        return given or self.stack_admin or "admin"
+
+    @property
+    def stack_admin(self) -> str | None:
+        """The stack's administrator; None where the server is not the stack's."""
+        return self._of_stack("mlflowAdminUsername")
 
     def password(self, username: str) -> str:
         if self.args.admin_password_stdin:
@@ -352,7 +351,7 @@ class Login:
             self.warn(_visible("--admin-password"))
             return str(self.args.admin_password)
         given = self._variable("PASSWORD")
-        if not given and username == self._of_stack("mlflowAdminUsername"):
+        if not given and username == self.stack_admin:
             given = self._of_stack("mlflowAdminPassword")
         if given:
             return given
@@ -399,9 +398,18 @@ def same_server(one: str, other: str) -> bool:
     def parts(url: str) -> tuple[str, str, int | None, str]:
         split = urlsplit(url)
         host = "localhost" if split.hostname in ("127.0.0.1", "::1") else split.hostname or ""
-        return split.scheme, host, split.port, split.path.rstrip("/")
+        port = split.port or {"http": 80, "https": 443}.get(split.scheme)
+        return split.scheme, host, port, split.path.rstrip("/")
 
     return parts(one) == parts(other)
+
+
+def unknown_to_the_stack(stack: str) -> str:
+    """What to do where the stack's administrator has a new password, and the configuration has the old one."""
+    return (
+        f"⚠️  the stack does not know the new password of its administrator: pulumi config set --stack {stack} --secret "
+        f"{stacks.PROJECT}:mlflowAdminPassword, then {stacks.Stack(stack).make('up')}"
+    )
 
 
 def _visible(flag: str) -> str:
@@ -433,11 +441,11 @@ def new_password(args: argparse.Namespace, value: str | None, flag: str, whose: 
     return prompt_password(whose)
 
 
-def prompt_password(whose: str) -> str:
+def prompt_password(whose: str, problem_of: Callable[[str], str | None] = password_problem) -> str:
     """A password typed twice, unseen."""
     while True:
         typed = getpass.getpass(f"New password of {whose}: ")
-        problem = password_problem(typed)
+        problem = problem_of(typed)
         if problem is None and typed != getpass.getpass("Once more: "):
             problem = "the two differ"
         if problem is None:
@@ -452,12 +460,6 @@ def generated_password() -> str:
 
 def _url(value: str) -> str:
     return checked_url(value) if value else value
-
-
-def _password(value: str) -> str:
-    if problem := password_problem(value):
-        raise ValueError(problem)
-    return value
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -523,7 +525,7 @@ def _parser() -> ArgumentParser:
     create.add_argument("--username", type=argument(mlflow_user_name), required=True)
     secret = create.add_mutually_exclusive_group()
     secret.add_argument(
-        "--password", type=argument(_password), help="the password, visible to others on this machine"
+        "--password", type=argument(mlflow_password), help="the password, visible to others on this machine"
     )
     secret.add_argument(
         "--password-stdin", action="store_true", help="the password is a line of standard input"
@@ -536,7 +538,9 @@ def _parser() -> ArgumentParser:
     change.add_argument("--username", type=text)
     secret = change.add_mutually_exclusive_group()
     secret.add_argument(
-        "--new-password", type=argument(_password), help="the new password, visible to others on this machine"
+        "--new-password",
+        type=argument(mlflow_password),
+        help="the new password, visible to others on this machine",
     )
     secret.add_argument(
         "--password-stdin", action="store_true", help="the new password is a line of standard input"
@@ -557,8 +561,10 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, manager: MLflowUserManager, warn: Say) -> dict[str, Any]:
+def _run(args: argparse.Namespace, say: Say, warn: Say) -> dict[str, Any]:
     """Carry out one command. What it returns is its JSON."""
+    login = Login(args, warn)
+    manager = login.manager(say)
     name: str = getattr(args, "username", None) or ""
     match args.command:
         case "list-users":
@@ -577,6 +583,8 @@ def _run(args: argparse.Namespace, manager: MLflowUserManager, warn: Say) -> dic
             changed = manager.change_password(
                 name, new_password(args, args.new_password, "--new-password", name, warn)
             )
+            if changed and name == login.stack_admin:
+                warn(unknown_to_the_stack(args.stack))
         case "promote-user":
             changed = manager.promote_user(name)
         case "demote-user":
@@ -613,7 +621,7 @@ def _confirm(args: argparse.Namespace, question: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
-    return report(args, lambda say, warn: _run(args, Login(args, warn).manager(say), warn))
+    return report(args, lambda say, warn: _run(args, say, warn))
 
 
 def report(args: argparse.Namespace, run: Callable[[Say, Say], dict[str, Any]]) -> int:
@@ -635,7 +643,7 @@ def report(args: argparse.Namespace, run: Callable[[Say, Say], dict[str, Any]]) 
         if args.json:
             print(json.dumps({"error": {"kind": type(error).__name__, "message": str(error)}}))
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         print("\n❌ interrupted", file=sys.stderr)
         return 130
     if args.json:

@@ -6,7 +6,7 @@
     python scripts/setup_mlflow_auth.py --team team.json     the members as the stack's mlflowUsers lists them
 
 Running it again is harmless: existing users stay as they are. With --write-config what was done is written into the stack's
-configuration, secrets encrypted, and `pulumi up` looks after it from then on.
+configuration, secrets encrypted, and from the next `make up` on the stack looks after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from components.checks import mlflow_user_name
-from components.mlflow_auth.client import User
+from components.mlflow_auth.client import User, password_problem
 from components.mlflow_auth.permissions import LEVELS
 from components.problems import Refused
 from components.settings import team_members
 from scripts.arguments import ArgumentParser, argument, filled
-from scripts.bootstrap.stack import Stack
+from scripts.bootstrap.stack import Stack, is_text_in_list
 from scripts.machine.processes import end
 from scripts.manage_mlflow_users import (
     Login,
@@ -41,6 +42,7 @@ from scripts.manage_mlflow_users import (
     prompt_password,
     read_line,
     report,
+    unknown_to_the_stack,
 )
 
 
@@ -57,18 +59,26 @@ class Member:
 
 @dataclass
 class Setup:
-    """What the guided and the unattended set-up share."""
+    """What the guided and the unattended set-up share. `stack` is the one that the server belongs to, if any."""
 
     manager: MLflowUserManager
     say: Say
     warn: Say
+    stack: Stack | None = None
+    stack_admin: str | None = None
+    # Of the stack's administrator, as long as the stack does not know it.
     new_admin_password: str | None = None
     done: list[Member] = field(default_factory=list)
     generated: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def by_stack_admin(self) -> bool:
+        """Whether the stack's administrator is logged in, whose password is a setting."""
+        return self.manager.client.username == self.stack_admin
+
     def set_admin_password(self, password: str) -> None:
         """Change the password of the administrator who is logged in."""
-        if self.manager.change_password(self.manager.client.username, password):
+        if self.manager.change_password(self.manager.client.username, password) and self.by_stack_admin:
             self.new_admin_password = password
 
     def add(self, member: Member) -> None:
@@ -97,8 +107,10 @@ class Setup:
 
     def write_config(self, stack: Stack) -> None:
         """Declare in the stack's configuration what was done. Members declared there already stay as they are."""
-        if self.new_admin_password is not None:
-            stack.set_config("mlflowAdminPassword", self.new_admin_password, secret=True)
+        new_password = self.new_admin_password
+        if new_password is not None:
+            stack.set_config("mlflowAdminPassword", new_password, secret=True)
+            self.new_admin_password = None
         declared = stack.get_config("mlflowUsers") or []
         names = {entry.get("name") for entry in declared}
         index = len(declared)
@@ -111,19 +123,46 @@ class Setup:
                     "account, add it to mlflowUsers with its password and adopt: true"
                 )
             else:
-                self._declare(stack, f"mlflowUsers[{index}]", member)
+                with _whole_or_not_at_all(stack):
+                    _declare(stack, f"mlflowUsers[{index}]", member, member.password)
+                self.say(f"✅ declared {member.name} in the configuration")
                 index += 1
+        up = stack.make("up")
+        if new_password is not None:
+            self.warn(f"⚠️  run `{up}` now: until then the other tools log in with the old password")
+        elif index > len(declared):
+            self.say(f"Run `{up}` now: from then on the stack looks after what was declared.")
 
-    def _declare(self, stack: Stack, path: str, member: Member) -> None:
-        stack.set_config(f"{path}.name", member.name)
-        stack.set_config(f"{path}.password", member.password or "", secret=True)
-        stack.set_config(f"{path}.adopt", "true")
-        if member.is_admin:
-            stack.set_config(f"{path}.admin", "true")
-        for kind, held in (("experiments", member.experiments), ("models", member.models)):
-            for thing, level in held.items():
-                stack.set_config(f"{path}.{kind}[{json.dumps(thing)}]", level)
-        self.say(f"✅ declared {member.name} in the configuration")
+
+def _declare(stack: Stack, path: str, member: Member, password: str) -> None:
+    stack.set_config(f"{path}.name", member.name)
+    stack.set_config(f"{path}.password", password, secret=True)
+    stack.set_config(f"{path}.adopt", "true")
+    if member.is_admin:
+        stack.set_config(f"{path}.admin", "true")
+    for kind, held in (("experiments", member.experiments), ("models", member.models)):
+        for thing, level in held.items():
+            # The only escape that Pulumi's paths know.
+            quoted = thing.replace('"', '\\"')
+            stack.set_config(f'{path}.{kind}["{quoted}"]', level)
+
+
+@contextmanager
+def _whole_or_not_at_all(stack: Stack) -> Iterator[None]:
+    """Pulumi writes one value at a time; a user who is half declared would be taken for somebody else's account."""
+    before = stack.settings
+    try:
+        yield
+    except BaseException:
+        stack.config_file.write_text(before, encoding="utf-8")
+        raise
+
+
+def _declarable(password: str) -> str | None:
+    """Why the password of a member cannot be used where it is to be declared, or None."""
+    if is_text_in_list(password):
+        return password_problem(password)
+    return "the password has digits only, which the configuration takes for a number; choose one with other characters"
 
 
 def _guide(setup: Setup) -> None:
@@ -136,7 +175,7 @@ def _guide(setup: Setup) -> None:
         if not setup.manager.has_user(name):
             member.is_admin = _yes("Administrator?", default=False)
             if not _yes("Generate a password?", default=True):
-                member.password = prompt_password(name)
+                member.password = prompt_password(name, _declarable if setup.stack else password_problem)
         grants = input("Permissions, such as churn=EDIT model:classifier=READ (empty: none): ").split()
         try:
             _grants(member, grants)
@@ -234,13 +273,25 @@ def _run(args: Namespace, say: Say, warn: Say) -> dict[str, Any]:
         )
     # All that can be wrong with the team is told before anything is changed. Standard input holds passwords first.
     team = _team(args.team) if args.team not in (None, "-") else []
-    setup = Setup(Login(args, warn).manager(say), say, warn)
+    login = Login(args, warn)
+    if args.write_config and login.stack_admin is None:
+        raise Refusal(_not_the_stacks(login))
+    setup = Setup(login.manager(say), say, warn)
+    if login.stack_admin is not None:
+        setup.stack, setup.stack_admin = Stack(args.stack), login.stack_admin
+    if args.write_config and args.new_admin_password_stdin and not setup.by_stack_admin:
+        raise Refusal(
+            f"--write-config: the configuration holds the password of {setup.stack_admin}, and the one to change is that of "
+            f"{setup.manager.client.username}; log in as {setup.stack_admin}, or leave one of the two options out"
+        )
     try:
         users = _set_up(setup, args, team, by_flags)
     except BaseException:
         # Nobody could know them otherwise.
         for name, password in setup.generated.items():
             print(f"🔑 {name}: {password}", file=sys.stderr)
+        if setup.new_admin_password is not None:
+            warn(unknown_to_the_stack(args.stack))
         raise
     for name, password in setup.generated.items():
         say(f"🔑 {name}: {password}")
@@ -249,12 +300,23 @@ def _run(args: Namespace, say: Say, warn: Say) -> dict[str, Any]:
     return {"users": [as_json(user) for user in users], "generated_passwords": setup.generated}
 
 
+def _not_the_stacks(login: Login) -> str:
+    known = login.outputs.get("mlflowUrl") or login.why_no_stack or "the stack has no MLflow"
+    return (
+        f"--write-config: {login.uri} is not the server of the stack {login.args.stack}; name the right ones by --tracking-uri (or "
+        f"MLFLOW_TRACKING_URI) and --stack, or leave the option out. What is known of the stack's server: {known}"
+    )
+
+
 def _set_up(setup: Setup, args: Namespace, team: list[Member], by_flags: bool) -> list[User]:
     write_config = args.write_config
     if by_flags:
         new = read_line("the administrator's new password") if args.new_admin_password_stdin else None
         if args.team == "-":
             team = _team("-")
+        for member in team if write_config else []:
+            if member.password and (problem := _declarable(member.password)):
+                raise Refusal(f"{member.name}: {problem}")
         if new is not None:
             setup.set_admin_password(new)
         members = [*map(Member, args.member), *(Member(name, is_admin=True) for name in args.admin_member)]
@@ -262,15 +324,12 @@ def _set_up(setup: Setup, args: Namespace, team: list[Member], by_flags: bool) -
             setup.add(member)
     else:
         _guide(setup)
-        write_config = write_config or _yes(
-            f"Write this into the configuration of stack {args.stack}?", default=True
-        )
-    if write_config and not args.dry_run:
-        setup.write_config(Stack(args.stack))
+        if setup.stack and not write_config:
+            write_config = _yes(f"Write this into the configuration of stack {args.stack}?", default=True)
+    if setup.stack and write_config and not args.dry_run:
+        setup.write_config(setup.stack)
     elif setup.new_admin_password is not None:
-        setup.warn(
-            "⚠️  the stack does not know the new password: pulumi config set --secret mlops-stack:mlflowAdminPassword"
-        )
+        setup.warn(unknown_to_the_stack(args.stack))
     return setup.manager.list_users()
 
 

@@ -25,13 +25,16 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from scripts.machine.processes import end
-
 if __package__ in (None, ""):  # started as a file: the project's packages are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from components.mlflow_auth.transport import session_for
+from scripts.bootstrap import stack as stacks
+from scripts.machine.processes import end
+
 OK, FAILED, BLOCKED, WARNING = "ok", "failed", "blocked", "warning"
-ONE_SHOTS = ("mlflow-create-bucket", "langfuse-init-minio")
+_BUCKET_MAKERS = {"mlflow-minio": "mlflow-create-bucket", "langfuse-minio": "langfuse-init-minio"}
+ONE_SHOTS = tuple(_BUCKET_MAKERS.values())
 EXPERIMENT = "mlops-stack-validation"
 _HTTP_SECONDS = 20
 _DOCKER_SECONDS = 30
@@ -63,9 +66,10 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Stack:
-    """The outputs of a stack, as far as they are needed here."""
+    """The outputs of a stack, as far as they are needed here, and its name for those who are told what to do."""
 
     outputs: Mapping[str, Any]
+    name: str = "dev"
 
     @property
     def containers(self) -> dict[str, str]:
@@ -73,6 +77,14 @@ class Stack:
 
     def has(self, *names: str) -> bool:
         return all(self.outputs.get(name) for name in names)
+
+    def make(self, target: str) -> str:
+        return f"`{stacks.Stack(self.name).make(target)}`"
+
+    def bucket_maker(self, store: str) -> str | None:
+        """The run-once container that makes the buckets of a container of MinIO."""
+        service = next((service for service, name in self.containers.items() if name == store), "")
+        return self.containers.get(_BUCKET_MAKERS.get(service, ""))
 
     def redact(self, text: str) -> str:
         """The text without any of the stack's secrets."""
@@ -120,25 +132,26 @@ def in_container(name: str, script: str) -> str:
     return docker("exec", name, "sh", "-c", script).strip()
 
 
-def container_state(name: str) -> dict[str, Any]:
+def container_state(name: str, stack: Stack) -> dict[str, Any]:
     """The container's configuration and state; Broken if there is none."""
     try:
         return json.loads(docker("container", "inspect", name))[0]
     except Broken as broken:
         if "no such container" in str(broken).lower():
-            raise Broken(f"there is no container {name}", "run `pulumi refresh`, then `pulumi up`") from None
+            raise Broken(f"there is no container {name}", f"{stack.make('up')} makes it again") from None
         raise
 
 
-def require_running(name: str) -> dict[str, Any]:
-    """The container's inspection; Broken unless it runs and is not unhealthy."""
-    found = container_state(name)
+def require_running(name: str, stack: Stack) -> dict[str, Any]:
+    """The container's inspection; Broken unless it runs."""
+    found = container_state(name, stack)
     state = found["State"]
     if not state["Running"] or state.get("Paused"):
         what = "paused" if state.get("Paused") else f"{state['Status']} (exit code {state['ExitCode']})"
         killed = ", killed for want of memory" if state.get("OOMKilled") else ""
         raise Broken(
-            f"the container is {what}{killed}", f"`docker start {name}`, or `pulumi refresh` and `pulumi up`"
+            f"the container is {what}{killed}",
+            f"{stack.make('start')} starts it again, and so does {stack.make('up')}",
         )
     return found
 
@@ -149,11 +162,13 @@ Check = Callable[[str, Stack], "tuple[str, str]"]
 
 
 def check_one_shot(name: str, stack: Stack) -> tuple[str, str]:
-    state = container_state(name)["State"]
+    state = container_state(name, stack)["State"]
     if state["Running"]:
         raise Broken("it still runs", "it ends once its store answers; look at the store")
     if state["ExitCode"]:
-        raise Broken(f"it ended with {state['ExitCode']}", "the log says why; `pulumi up` runs it again")
+        raise Broken(
+            f"it ended with {state['ExitCode']}", f"the log says why; {stack.make('up')} runs it again"
+        )
     return "", "has done its work"
 
 
@@ -169,7 +184,7 @@ SQL
 
 
 def check_postgres(name: str, stack: Stack) -> tuple[str, str]:
-    require_running(name)
+    require_running(name, stack)
     version, size, tables = in_container(name, _PSQL).split()
     return version, f"written and read; {tables} tables, {_size(int(size))}"
 
@@ -198,10 +213,12 @@ done
 
 
 def check_minio(name: str, stack: Stack) -> tuple[str, str]:
-    require_running(name)
+    require_running(name, stack)
     first, *buckets = in_container(name, "set -e\n" + _MC).splitlines()
     if not buckets:
-        raise Broken("it has no bucket", "`pulumi up` runs the container that makes them")
+        maker = stack.bucket_maker(name)
+        # Deployed once, the container that makes them does not run again by itself.
+        raise Broken("it has no bucket", f"`docker rm {maker}`, then {stack.make('up')}" if maker else "")
     version = first.split()[2].removeprefix("RELEASE.")[:10] if len(first.split()) > 2 else ""
     return version, f"written and read: {', '.join(buckets)}"
 
@@ -227,14 +244,14 @@ done
 
 
 def check_redis(name: str, stack: Stack) -> tuple[str, str]:
-    require_running(name)
+    require_running(name, stack)
     version, waiting, failed = in_container(name, "set -e\n" + _REDIS).split()
     return version, f"written and read; {waiting} jobs waiting, {failed} failed"
 
 
 def check_clickhouse(name: str, stack: Stack) -> tuple[str, str]:
     """By the container's own health check, which queries as Langfuse's user."""
-    test = (require_running(name)["Config"].get("Healthcheck") or {}).get("Test") or []
+    test = (require_running(name, stack)["Config"].get("Healthcheck") or {}).get("Test") or []
     if test[:1] == ["CMD"]:
         # The check of the stack's own containers may rest before it asks, unless told not to.
         docker("exec", "--env", "HEALTH_NOW=1", name, *test[1:])
@@ -245,13 +262,13 @@ def check_clickhouse(name: str, stack: Stack) -> tuple[str, str]:
 
 
 def check_worker(name: str, stack: Stack) -> tuple[str, str]:
-    require_running(name)
+    require_running(name, stack)
     health = json.loads(in_container(name, "wget -qO- http://127.0.0.1:3030/api/health"))
     return str(health.get("version", "")), "CONTRACT DOUBLE, healthy" if health.get("double") else "healthy"
 
 
 def check_web(name: str, stack: Stack) -> tuple[str, str]:
-    require_running(name)
+    require_running(name, stack)
     health = _langfuse(stack, "GET", "health?failIfDatabaseUnavailable=true").json()
     _langfuse(stack, "GET", "projects")
     double = "CONTRACT DOUBLE, not Langfuse; " if health.get("double") else ""
@@ -260,7 +277,7 @@ def check_web(name: str, stack: Stack) -> tuple[str, str]:
 
 def check_mlflow(name: str, stack: Stack) -> tuple[str, str]:
     """A run with a metric and an artifact: written, read back, deleted."""
-    require_running(name)
+    require_running(name, stack)
     url = str(stack.outputs["mlflowUrl"]).rstrip("/")
     auth = (str(stack.outputs["mlflowAdminUsername"]), str(stack.outputs["mlflowAdminPassword"]))
 
@@ -337,7 +354,8 @@ def _http(method: str, url: str, **more: Any) -> requests.Response:
     """A good answer, or Broken; the message has no more of the URL than its path."""
     path = "/" + url.split("://", 1)[-1].partition("/")[2].partition("?")[0]
     try:
-        answer = requests.request(method, url, timeout=_HTTP_SECONDS, allow_redirects=False, **more)
+        with session_for(url) as session:
+            answer = session.request(method, url, timeout=_HTTP_SECONDS, allow_redirects=False, **more)
     except requests.RequestException as error:
         raise Broken(
             f"{method} {path}: {type(error).__name__}", "see whether the port is published"
@@ -546,9 +564,7 @@ def read_outputs(stack: str, file: str | None) -> Mapping[str, Any]:
             if not isinstance(found.get(name) or {}, dict):
                 raise ValueError(f"{name} in {file} is not a JSON object")
         return found
-    from scripts.bootstrap.stack import outputs
-
-    return outputs(stack)
+    return stacks.outputs(stack)
 
 
 def seconds(value: str) -> float:
@@ -575,12 +591,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        stack = Stack(read_outputs(options.stack, options.outputs))
+        stack = Stack(read_outputs(options.stack, options.outputs), options.stack)
     except Exception as error:  # whatever Pulumi, the file or its content has to say
         print(f"the stack's outputs cannot be read: {error}", file=sys.stderr)
         return 2
     if not stack.containers:
-        print(f"the stack {options.stack!r} has no containers: run `pulumi up` first", file=sys.stderr)
+        print(f"the stack {options.stack!r} has no containers: run {stack.make('up')} first", file=sys.stderr)
         return 2
     results = validate(stack, options.patience)
     if room := disk(stack):

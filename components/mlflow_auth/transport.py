@@ -65,6 +65,13 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def session_for(url: str) -> requests.Session:
+    """A session for requests to one server. A proxy from the environment would be handed the credentials of one on this machine."""
+    session = requests.Session()
+    session.trust_env = not _is_loopback(url)
+    return session
+
+
 def _never_sent(error: requests.RequestException) -> bool:
     return isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in repr(error)
 
@@ -77,11 +84,9 @@ class Transport:
         self.username = username
         self.patience = patience or Patience()
         self._auth = _basic(username, password)
-        self._session = requests.Session()
+        self._session = session_for(self.url)
         self._session.mount("http://", HTTPAdapter(pool_maxsize=32))
         self._session.mount("https://", HTTPAdapter(pool_maxsize=32))
-        # A proxy from the environment would be handed the credentials of a server on this machine.
-        self._session.trust_env = not _is_loopback(self.url)
 
     def __repr__(self) -> str:
         return f"Transport({self.url!r}, {self.username!r})"

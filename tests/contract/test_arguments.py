@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
 
@@ -325,6 +326,16 @@ def test_programs_without_names(shell: Shell, program: Any, name: str, rest: lis
     assert not shell.started
     assert said.startswith("usage:")
     assert code == 2 or "--help" in rest
+
+
+@pytest.mark.parametrize("script", [manage_mlflow_users, setup_mlflow_auth, validate_services])
+def test_a_script_starts_as_a_file_from_anywhere(script: ModuleType, tmp_path: Path) -> None:
+    file = str(script.__file__)
+    done = subprocess.run(
+        [sys.executable, file, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage:")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_store_that_broke_is_named_and_no_other(
     assert (code, shown["ok"]) == (1, False)
     assert [one["service"] for one in services.values() if one["status"] == "failed"] == [name]
     assert "exited" in services[name]["detail"]
-    assert "docker start" in services[name]["hint"]
+    assert "make start" in services[name]["hint"]
     assert services[name]["log"]
     assert services["langfuse-trace"]["status"] == "blocked"
     assert services["langfuse-trace"]["detail"].startswith(f"by {name}:")

@@ -16,6 +16,7 @@ from components.mlflow_auth.errors import NotFound
 from components.mlflow_auth.permissions import experiment, model
 from scripts import manage_mlflow_users as manage
 from scripts import setup_mlflow_auth as setup
+from scripts.bootstrap.stack import Stack
 from tests.integration.mlflow_auth.servers import Server
 
 PASSWORD, SECOND = "a-long-enough-password", "another-long-password"
@@ -107,6 +108,19 @@ def test_life_of_a_user(server: Server, run: Run, tag: str) -> None:
     assert run("delete-user", "--username", name, "--yes")[0] == 0
     with pytest.raises(NotFound):
         client.get_user(name)
+
+
+def test_the_stack_is_told_of_its_administrators_new_password(
+    server: Server, run: Run, outputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs.update(mlflowUrl=server.url, mlflowAdminUsername=server.admin)
+    change = ("change-password", "--password-stdin", "--stack", "staging")
+    code, _, err = run(*change, stdin=SECOND)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECOND)
+    assert run(*change, stdin=server.password)[0] == 0
+    assert code == 0
+    assert "pulumi config set --stack staging --secret mlops-stack:mlflowAdminPassword" in err
+    assert "make up STACK=staging" in err
 
 
 def test_the_last_administrator_stays(server: Server, run: Run, tag: str) -> None:
@@ -259,15 +273,14 @@ def test_set_up_guided_and_declared(
     tag: str,
 ) -> None:
     client, ada = server.client(), f"{tag}-ada"
+    outputs.update(mlflowUrl=server.url, mlflowAdminUsername=server.admin)
     written: dict[str, str] = {}
     secrets: set[str] = set()
 
-    class Config:
+    class Config(Stack):
         """Where `--write-config` writes; the real one is the deployment's test."""
 
-        def __init__(self, _name: str) -> None: ...
-
-        def get_config(self, _path: str) -> None: ...
+        def get_config(self, path: str) -> None: ...
 
         def set_config(self, path: str, value: str, *, secret: bool = False) -> None:
             written[path] = value
@@ -284,6 +297,7 @@ def test_set_up_guided_and_declared(
     password = written["mlflowUsers[0].password"]
     assert f"🔑 {ada}: {password}" in out.splitlines()
     assert server.password not in out
+    assert "Run `make up` now" in out
     assert client.authenticate(ada, password)
     assert secrets == {"mlflowUsers[0].password"}
     assert written == {

@@ -170,6 +170,7 @@ def test_refuses_urls_it_should_not_use(url: str) -> None:
     ("password", "problem"),
     [
         ("twelve-chars", None),
+        ("1" * 12, None),
         ("with 100% of !\"#'", None),
         ("elevenchars", "shorter than 12"),
         ("password1234", "publishes"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from scripts import validate_services as validation
 from scripts.validate_services import BLOCKED, FAILED, OK, TRACE, WARNING, Broken, Result, Stack
+from tests.unit.mlflow_auth.scripted import Answer, scripted_server
 
 SECRETS = {
     "mlflowAdminPassword": "admin-word",
@@ -60,7 +62,7 @@ def test_what_is_switched_off_is_not_in_the_result(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unexpected_answer_fails_the_check_and_not_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "require_running", lambda name: {})
+    monkeypatch.setattr(validation, "require_running", lambda name, stack: {})
     monkeypatch.setattr(validation, "docker", lambda *arguments, **_: "not what was asked for")
     (result,) = validation.validate(Stack({"containers": {"mlflow-postgres": "x"}}))
     assert result.status == FAILED
@@ -97,6 +99,60 @@ def test_no_secret_in_any_process_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [word for word in seen if "-word" in word]
 
 
+def test_credentials_go_to_no_proxy_where_the_server_is_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with scripted_server() as server, scripted_server() as proxy:
+        server.answers = proxy.answers = [Answer(body="answered")]
+        monkeypatch.setenv("http_proxy", proxy.url)
+        for name in ("localhost", "127.0.0.1"):
+            url = server.url.replace("127.0.0.1", name)
+            validation._http("GET", f"{url}/version", auth=("admin", "admin-word"))
+        assert (len(server.asked), proxy.asked) == (2, [])
+        # Elsewhere it is who runs the machine that says how to get there.
+        validation._http("GET", "http://mlflow.example/version")
+        assert len(proxy.asked) == 1
+
+
+def _hint(monkeypatch: pytest.MonkeyPatch, service: str, answer: object, name: str) -> str:
+    """What is said to do in stack `name` about a service of which docker answers this."""
+
+    def docker(*arguments: str, **_: object) -> str:
+        if isinstance(answer, Broken):
+            raise answer
+        return json.dumps([{"State": answer}]) if arguments[:2] == ("container", "inspect") else "minio"
+
+    monkeypatch.setattr(validation, "docker", docker)
+    containers = {name: f"x-{name}" for name in ("langfuse-minio", "langfuse-init-minio", "mlflow-minio")}
+    results = validation.validate(
+        Stack({"containers": {service: containers.get(service), **containers}}, name)
+    )
+    (result,) = (result for result in results if result.service == service)
+    assert result.status == FAILED
+    return result.hint
+
+
+_STOPPED = {"Running": False, "Status": "exited", "ExitCode": 137}
+_PAUSED = {"Running": True, "Paused": True, "Status": "paused", "ExitCode": 0}
+
+
+@pytest.mark.parametrize(("name", "more"), [("dev", ""), ("staging", " STACK=staging")])
+def test_hints_are_what_helps(monkeypatch: pytest.MonkeyPatch, name: str, more: str) -> None:
+    for state in (_PAUSED, _STOPPED):
+        hint = _hint(monkeypatch, "langfuse-minio", state, name)
+        assert f"`make start{more}`" in hint
+        assert f"`make up{more}`" in hint
+    gone = Broken("Error: No such container: x-langfuse-minio")
+    assert f"`make up{more}`" in _hint(monkeypatch, "langfuse-minio", gone, name)
+    assert "start" not in _hint(monkeypatch, "langfuse-minio", gone, name)
+    assert f"`make up{more}`" in _hint(monkeypatch, "langfuse-init-minio", _STOPPED, name)
+    # What made the buckets has ended well, and runs again only if it is not there.
+    hint = _hint(monkeypatch, "langfuse-minio", {"Running": True, "Paused": False}, name)
+    assert hint == f"`docker rm x-langfuse-init-minio`, then `make up{more}`"
+
+
 def test_the_table_fits_80_columns_and_shows_brackets_as_they_are() -> None:
     results = [
         Result("langfuse-clickhouse", FAILED, "26.3.62.3", "x" * 200, "see [this]", ["log [line] " * 9]),
@@ -120,6 +176,15 @@ def test_the_exit_code_says_whether_all_works(
     monkeypatch.setattr(validation, "disk", lambda stack: None)
     assert validation.main(["--outputs", str(file), "--json"]) == code
     assert json.loads(capsys.readouterr().out)["ok"] is (code == 0)
+
+
+def test_a_stack_that_is_not_deployed_is_told_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "outputs.json"
+    file.write_text("{}")
+    assert validation.main(["--outputs", str(file), "--stack", "staging"]) == 2
+    assert "`make up STACK=staging`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"containers": {}}'])
