@@ -82,7 +82,7 @@ class Credentials:
     """Answers whether a password is right, asking `check` (slow on purpose) as seldom as `ttl` allows.
 
     Kept is a keyed hash whose key never leaves the process. Credentials that were right before are looked up
-    without the limit even when their time is over: nobody who guesses can lock out who knows the password.
+    without the limit even when their time is over: nobody who guesses can lock out who has logged in since the server started.
     """
 
     def __init__(
