@@ -105,13 +105,22 @@ def _names(settings: Settings, stack: str, engine: _Engine) -> Iterator[Problem]
         ("volume", _volumes(settings), volumes),
     ):
         ours = {f"{settings.general.name_prefix}{name}" for name in wanted}
+        foreign: dict[str, list[str]] = {}
         for name, owner in there:
             if name in ours and owner != stack:
-                yield Problem(
-                    f"{PROJECT}:namePrefix",
-                    f"the {kind} {name} belongs to {f'the stack {owner}' if owner else 'something else'}",
-                    f"pulumi config set namePrefix with a prefix of this stack's own, such as team-a-, or remove that {kind}",
-                )
+                foreign.setdefault(owner, []).append(name)
+        for owner, names in foreign.items():
+            what = (
+                f"the {kind} {names[0]} belongs"
+                if len(names) == 1
+                else f"the {kind}s {', '.join(names)} belong"
+            )
+            yield Problem(
+                f"{PROJECT}:namePrefix",
+                f"{what} to {f'the stack {owner}' if owner else 'something else'}",
+                "pulumi config set namePrefix with a prefix of this stack's own, such as team-a-"
+                + ("" if kind == "volume" else f", or remove {'it' if len(names) == 1 else 'them'}"),
+            )
 
 
 def _services(settings: Settings) -> Iterator[str]:

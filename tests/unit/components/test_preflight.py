@@ -154,6 +154,12 @@ def test_data_of_another_stack_is_not_taken_over(
     assert found == ([said] if refused else [])
 
 
+def test_all_that_one_stack_has_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = [("mlflow-postgres-data", OTHER), ("mlflow-minio-data", OTHER)]
+    (found,) = _refused(monkeypatch, [], volumes=volumes)
+    assert f"the volumes mlflow-postgres-data, mlflow-minio-data belong to the stack {OTHER}" in found
+
+
 @pytest.mark.parametrize("owner", [OTHER, ""])
 def test_a_network_of_this_name_is_named_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, owner: str
