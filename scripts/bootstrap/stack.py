@@ -189,8 +189,11 @@ class Stack:
     def make(self, target: str, *arguments: str) -> str:
         """The `make` command that a person gives for this stack."""
         words = ["make", target, *([] if self.name == "dev" else [f"STACK={self.name}"])]
-        # The shell takes the first quotes away, and make's own shell the second ones.
-        words += [f"ARGS={shlex.quote(shlex.join(arguments))}"] if arguments else []
+        if arguments:
+            # The person's shell takes the outer quotes away, and make's own shell the inner ones.
+            text = shlex.join(arguments)
+            readable = "'" in text and not set(text) & set('"$`\\')
+            words.append(f'ARGS="{text}"' if readable else f"ARGS={shlex.quote(text)}")
         return " ".join(words)
 
     def _ask(self, *arguments: str, text: str | None = None) -> Answer:

@@ -93,6 +93,7 @@ def test_a_stack_that_is_to_go_is_not_made(stack: Stack, pulumi: Program, said: 
     [
         ("dev", [], "make restore"),
         ("dev", ["/a/b", "--replace"], "make restore ARGS='/a/b --replace'"),
+        ("dev", ["/a b", "--replace"], """make restore ARGS="'/a b' --replace\""""),
         ("team-a", ["/a/b"], "make restore STACK=team-a ARGS=/a/b"),
     ],
 )
