@@ -37,33 +37,33 @@ class _Engine:
 
 
 def check(settings: Settings, stack: str) -> frozenset[str]:
-    """The names of the volumes that this stack has on the engine.
+    """The names of the volumes on the engine that are this stack's; so are those that nobody's label is on.
 
     Raise ProblemsError where another stack owns a name, something else a port, or data could no longer be reached or read. It
     asks the `docker` command; where that is missing, the engine's own error has to do.
     """
     engine = _look()
-    volumes = frozenset(name for name, owner in engine.volumes if owner == stack)
     problems = [
         *_names(settings, stack, engine),
-        *_renamed(settings, volumes),
+        *_renamed(settings, [name for name, owner in engine.volumes if owner == stack]),
         *_ports(settings, stack, engine.containers),
         *_unreadable(settings, stack, engine.containers),
         *_out_of_reach(settings, stack, engine.containers),
     ]
     if problems:
         raise ProblemsError("The stack does not fit on this machine; nothing has been changed:", problems)
-    return volumes
+    return frozenset(name for name, owner in engine.volumes if owner in (stack, ""))
 
 
 def _look() -> _Engine:
+    ids = _docker("ps", "--all", "--quiet", "--no-trunc").split()
+    # Of one that another stack removed in this moment it says that, and describes the others all the same.
+    described = _docker("inspect", "--type", "container", *ids) if ids else ""
     try:
-        ids = _docker("ps", "--all", "--quiet", "--no-trunc").split()
-        # Of one that another stack removed in this moment it says that, and describes the others all the same.
-        containers = json.loads(_docker("inspect", "--type", "container", *ids, check=False)) if ids else []
-        return _Engine(containers, _owned("volume"), _owned("network"))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return _Engine()
+        containers = json.loads(described or "[]")
+    except ValueError:
+        containers = []
+    return _Engine(containers, _owned("volume"), _owned("network"))
 
 
 def _owned(kind: str) -> list[tuple[str, str]]:
@@ -72,15 +72,19 @@ def _owned(kind: str) -> list[tuple[str, str]]:
     return [(name, owner.strip()) for name, _, owner in lines]
 
 
-def _docker(*arguments: str, check: bool = True) -> str:
-    return subprocess.run(
-        ["docker", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=check,
-        stdin=subprocess.DEVNULL,
-    ).stdout
+def _docker(*arguments: str) -> str:
+    """What the command printed, whether or not it had all that was asked for; nothing where there is no answer."""
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _name(container: Mapping[str, Any]) -> str:
@@ -119,7 +123,11 @@ def _names(settings: Settings, stack: str, engine: _Engine) -> Iterator[Problem]
                 f"{PROJECT}:namePrefix",
                 f"{what} to {f'the stack {owner}' if owner else 'something else'}",
                 "pulumi config set namePrefix with a prefix of this stack's own, such as team-a-"
-                + ("" if kind == "volume" else f", or remove {'it' if len(names) == 1 else 'them'}"),
+                + (
+                    "; where this is that stack, renamed: pulumi stack rename it back"
+                    if kind == "volume"
+                    else f", or remove {'it' if len(names) == 1 else 'them'}"
+                ),
             )
 
 

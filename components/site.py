@@ -102,11 +102,11 @@ class Site(pulumi.ComponentResource):
     def volumes(
         self, stores: Mapping[str, str], parent: pulumi.Resource, secrets: Secrets
     ) -> Mapping[str, docker.Volume]:
-        """A volume for each store of which the settings give no address. One whose store went elsewhere is kept, where data is."""
+        """A volume for each store of which the settings give no address. What a store left that went elsewhere stays until `destroy`."""
         return {
             store: self._volume(volume_of(store), parent, secrets)
             for store, managed in stores.items()
-            if not managed or (self.keep_data and self.full_name(volume_of(store)) in self._there)
+            if not managed or self.full_name(volume_of(store)) in self._there
         }
 
     def _volume(self, name: str, parent: pulumi.Resource, secrets: Secrets) -> docker.Volume:

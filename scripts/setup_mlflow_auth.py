@@ -154,7 +154,9 @@ def _whole_or_not_at_all(stack: Stack) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        stack.config_file.write_text(before, encoding="utf-8")
+        again = stack.config_file.with_name(f"{stack.config_file.name}.new")
+        again.write_text(before, encoding="utf-8")
+        again.replace(stack.config_file)
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -68,7 +69,9 @@ def _is_loopback(url: str) -> bool:
 def session_for(url: str) -> requests.Session:
     """A session for requests to one server. A proxy from the environment would be handed the credentials of one on this machine."""
     session = requests.Session()
-    session.trust_env = not _is_loopback(url)
+    if _is_loopback(url):
+        session.trust_env = False
+        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
     return session
 
 

@@ -98,7 +98,7 @@ def save(stack: Stack, into: Path, say: Say) -> Path:
         say(f"Not in it: what {key} names; its own backups have it")
     if off := _without_container(stack, stores):
         say(
-            f"Not in it: the data of {', '.join(off)}, which are switched off; switched on, they are saved too"
+            f"Not in it: what is in the volumes of {', '.join(off)}, which have no container: switched off, or managed elsewhere"
         )
     say(
         f"Backup: {folder}, which has all data in plain text. Keep a copy of it elsewhere, and {PASSPHRASE} in another place\n"

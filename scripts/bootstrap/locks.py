@@ -111,6 +111,8 @@ def _refuse(stack: Stack, others: list[Lock]) -> None:
 
 def _is_at_work(pid: int) -> bool:
     """Whether the process runs and is Pulumi or one of these commands; a number is given to others later."""
+    if pid == os.getpid():  # in a new container processes have the same numbers again
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

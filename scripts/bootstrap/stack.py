@@ -211,7 +211,8 @@ class Stack:
     def _missing(self) -> Problem:
         return Problem(
             f"there is no stack called {self.name}",
-            f"`pulumi stack ls` lists those that there are; {self.make('up')} makes one",
+            f"`pulumi stack ls` lists those that there are; {self.make('up')} makes one; where its state was lost: "
+            "docs/operations.md",
         )
 
     def _problem(self, what: str, answer: Answer) -> Problem:

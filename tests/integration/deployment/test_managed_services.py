@@ -111,6 +111,7 @@ def test_a_running_stack_moves_to_a_managed_database_and_back_and_keeps_what_it_
     postgres, url = database
     postgres.exec("createdb", "-U", "team", "moved")
     kept = empty.container("mlflow-postgres-data")
+    empty.docker("volume", "create", kept)  # by hand, as for a disk of its own
     with empty.changed(dataRetention="keep", **dict.fromkeys(_MANAGED)):
         empty.up().ok()
         assert empty.container("mlflow-postgres") in empty.containers()

@@ -154,7 +154,8 @@ def test_what_is_not_in_a_backup_is_named(
     backup.save(stack, tmp_path / "into", said.append)
     assert any(line.startswith("Not in it: what mlflowS3Endpoint names") for line in said)
     assert any(
-        line.startswith("Not in it: the data of langfuse-postgres, which are switched off") for line in said
+        line.startswith("Not in it: what is in the volumes of langfuse-postgres, which have no container")
+        for line in said
     )
 
 

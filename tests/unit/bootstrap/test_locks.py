@@ -54,6 +54,15 @@ def test_the_lock_of_a_dead_run_is_cancelled(stack: Stack, pulumi: Program, said
         assert pulumi.calls[before].startswith("cancel --yes")
 
 
+def test_a_number_that_this_process_has_now_was_anothers(
+    stack: Stack, pulumi: Program, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_COMMANDS", "pytest")
+    _locked(stack, os.getpid(), socket.gethostname())
+    locks.clear(stack, said.append)
+    assert pulumi.calls[0].startswith("cancel --yes")
+
+
 def test_a_live_or_far_lock_stands(stack: Stack, pulumi: Program, said: list[str], at_work: int) -> None:
     for pid, host, says in (
         (at_work, socket.gethostname(), "another run"),
