@@ -35,6 +35,11 @@ class S3:
         )
 
 
+def endpoint_of(name: str) -> str:
+    """Where others on its network reach a MinIO of the stack."""
+    return f"http://{name}:9000"
+
+
 @dataclass(frozen=True, kw_only=True)
 class MinioArgs:
     """`bucket_maker`: the name of the run-once container. `api_port`, `console_port`: published ones, if any."""
@@ -54,7 +59,7 @@ class Minio(pulumi.ComponentResource):
 
     def __init__(self, name: str, site: Site, args: MinioArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__(f"{TYPE}:Minio", name, {}, opts)
-        endpoint = f"http://{name}:9000"
+        endpoint = endpoint_of(name)
         ports = {9000: args.api_port, 9001: args.console_port}
         published = {inside: outside for inside, outside in ports.items() if outside}
         secrets = {"minio-root-user": args.root_user, "minio-root-password": args.root_password}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.images import reference, version_of
+from components.minio import endpoint_of
 from components.problems import Problem, ProblemsError
 from components.secrets import fingerprint
 from components.settings import PROJECT, Settings, published_ports
@@ -43,12 +44,19 @@ def check(settings: Settings, stack: str) -> frozenset[str]:
     asks the `docker` command; where that is missing, the engine's own error has to do.
     """
     engine = _look()
+    services = set(_services(settings))
+    ours = {
+        service: container
+        for container in engine.containers
+        if _owner(container) == stack and (service := _label(container, "service")) in services
+    }
     problems = [
         *_names(settings, stack, engine),
         *_renamed(settings, [name for name, owner in engine.volumes if owner == stack]),
         *_ports(settings, stack, engine.containers),
-        *_unreadable(settings, stack, engine.containers),
-        *_out_of_reach(settings, stack, engine.containers),
+        *_unreadable(settings, ours),
+        *_under_another_key(settings, ours),
+        *_in_another_bucket(settings, ours),
     ]
     if problems:
         raise ProblemsError("The stack does not fit on this machine; nothing has been changed:", problems)
@@ -191,18 +199,11 @@ def _ports(settings: Settings, stack: str, containers: Sequence[Mapping[str, Any
         )
 
 
-def _unreadable(settings: Settings, stack: str, containers: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+def _unreadable(settings: Settings, ours: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     """By the versions that this stack's containers were made with."""
-    made_with = {
-        _label(container, "service"): _label(container, "version")
-        for container in containers
-        if _owner(container) == stack
-    }
-    kept = set(made_with) & set(_services(settings))
+    made_with = {service: _release(_label(container, "version")) for service, container in ours.items()}
     for service, (image, key) in _ONLY_UPWARDS.items():
-        if service not in kept:
-            continue
-        before, after = _release(made_with[service]), _release(_declared(image, settings))
+        before, after = made_with.get(service), _release(_declared(image, settings))
         if before and after and after[:2] < before[:2]:
             yield Problem(
                 f"{PROJECT}:{key}",
@@ -212,8 +213,8 @@ def _unreadable(settings: Settings, stack: str, containers: Sequence[Mapping[str
     after = _release(_declared("postgres", settings))
     if others := [
         service
-        for service in sorted(kept & _POSTGRES)
-        if after and (before := _release(made_with[service])) and before[0] != after[0]
+        for service in sorted(_POSTGRES)
+        if after and (before := made_with.get(service)) and before[0] != after[0]
     ]:
         yield Problem(
             f"{PROJECT}:images",
@@ -222,41 +223,43 @@ def _unreadable(settings: Settings, stack: str, containers: Sequence[Mapping[str
         )
 
 
-def _out_of_reach(
-    settings: Settings, stack: str, containers: Sequence[Mapping[str, Any]]
-) -> Iterator[Problem]:
-    """Data that would stay, and that nobody could use: under another key, or in another bucket."""
-    ours = {_label(item, "service"): item for item in containers if _owner(item) == stack}
-    if settings.langfuse.enabled and "langfuse-web" in ours:
-        for key, label, given in (
-            ("langfuseSalt", "salt", settings.langfuse.salt),
-            ("langfuseEncryptionKey", "encryption-key", settings.langfuse.encryption_key),
-        ):
-            how, _, before = _label(ours["langfuse-web"], label).partition(":")
-            if before and (fingerprint(given) != before if given else how == "given"):
-                yield Problem(
-                    f"{PROJECT}:{key}",
-                    "it is another one than that with which Langfuse stored its data: "
-                    + (
-                        "no API key would log in any more"
-                        if label == "salt"
-                        else "stored LLM credentials could not be read"
-                    ),
-                    f"{'pulumi config rm it, or set' if given else 'set'} the one of before; where that may be lost: "
-                    f"docker rm -f {_name(ours['langfuse-web'])}, and again",
-                )
-    if settings.mlflow.enabled and "mlflow-server" in ours and not settings.mlflow.s3_endpoint:
-        server = ours["mlflow-server"]
-        variables = dict(item.partition("=")[::2] for item in server["Config"].get("Env") or ())
-        before = variables.get("MLFLOW_ARTIFACTS_DESTINATION", "").removeprefix("s3://")
-        own = variables.get("MLFLOW_S3_ENDPOINT_URL") == "http://mlflow-minio:9000"
-        if own and before and before != settings.mlflow.bucket:
+def _under_another_key(settings: Settings, ours: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Data that would stay, and that Langfuse could not use."""
+    web = ours.get("langfuse-web")
+    if web is None:
+        return
+    for key, label, given, loss in (
+        ("langfuseSalt", "salt", settings.langfuse.salt, "no API key would log in any more"),
+        (
+            *("langfuseEncryptionKey", "encryption-key", settings.langfuse.encryption_key),
+            "stored LLM credentials could not be read",
+        ),
+    ):
+        how, _, before = _label(web, label).partition(":")
+        if before and (fingerprint(given) != before if given else how == "given"):
             yield Problem(
-                f"{PROJECT}:mlflowBucket",
-                f"artifacts are in the bucket {before}, and MLflow would look for them in {settings.mlflow.bucket}",
-                f"pulumi config set mlflowBucket {before}; to move them, copy the objects into the new bucket first, then "
-                f"docker rm -f {_name(server)}, and again",
+                f"{PROJECT}:{key}",
+                f"it is another one than that with which Langfuse stored its data: {loss}",
+                f"{'pulumi config rm it, or set' if given else 'set'} the one of before; where that may be lost: "
+                f"docker rm -f {_name(web)}, and again",
             )
+
+
+def _in_another_bucket(settings: Settings, ours: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Artifacts that MLflow would no longer find in the stack's own MinIO."""
+    server = ours.get("mlflow-server")
+    if server is None or settings.mlflow.s3_endpoint:
+        return
+    variables = dict(item.partition("=")[::2] for item in server["Config"].get("Env") or ())
+    own = variables.get("MLFLOW_S3_ENDPOINT_URL") == endpoint_of("mlflow-minio")
+    before = variables.get("MLFLOW_ARTIFACTS_DESTINATION", "").removeprefix("s3://")
+    if own and before and before != settings.mlflow.bucket:
+        yield Problem(
+            f"{PROJECT}:mlflowBucket",
+            f"artifacts are in the bucket {before}, and MLflow would look for them in {settings.mlflow.bucket}",
+            f"pulumi config set mlflowBucket {before}; to move them, copy the objects into the new bucket first, then "
+            f"docker rm -f {_name(server)}, and again",
+        )
 
 
 def _declared(image: str, settings: Settings) -> str:

@@ -30,6 +30,6 @@ class Refused(Exception):
     """Raised by a check: the value's problem and its fix, without the value where it may be a secret."""
 
     def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(problem)
+        super().__init__(f"{problem}; {fix}")
         self.problem = problem
         self.fix = fix

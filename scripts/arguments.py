@@ -53,9 +53,7 @@ def argument(check: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError("the value is not UTF-8") from None
         try:
             return check(value)
-        except Refused as refused:
-            raise argparse.ArgumentTypeError(f"{refused.problem}; {refused.fix}") from None
-        except ValueError as error:
+        except (Refused, ValueError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert

@@ -297,7 +297,7 @@ def _require(check: Callable[[Any], Any], value: str) -> None:
     try:
         check(value)
     except Refused as refused:
-        raise Refusal(f"{refused.problem}; {refused.fix}") from None
+        raise Refusal(str(refused)) from None
 
 
 def as_json(user: User) -> dict[str, Any]:

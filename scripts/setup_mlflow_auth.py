@@ -154,9 +154,7 @@ def _whole_or_not_at_all(stack: Stack) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        again = stack.config_file.with_name(f"{stack.config_file.name}.new")
-        again.write_text(before, encoding="utf-8")
-        again.replace(stack.config_file)
+        stack.write_settings(before)
         raise
 
 
@@ -215,7 +213,7 @@ def _team(path: str) -> list[Member]:
     try:
         members = team_members(entries)
     except Refused as refused:
-        raise Refusal(f"{path!r}: {refused.problem}; {refused.fix}") from None
+        raise Refusal(f"{path!r}: {refused}") from None
     return [
         Member(one.name, one.admin, one.password or None, dict(one.experiments), dict(one.models))
         for one in members

@@ -46,7 +46,7 @@ def password_problem(password: str) -> str | None:
     try:
         mlflow_password(password)
     except Refused as refused:
-        return f"{refused.problem}; {refused.fix}"
+        return str(refused)
     return None
 
 

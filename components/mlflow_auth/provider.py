@@ -159,9 +159,7 @@ class _Provider(ResourceProvider):
 def _refusal(check: Callable[[Any], Any], value: Any) -> str | None:
     try:
         check(value)
-    except Refused as refused:
-        return f"{refused.problem}; {refused.fix}"
-    except ValueError as error:
+    except (Refused, ValueError) as error:
         return str(error)
     return None
 

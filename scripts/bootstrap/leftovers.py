@@ -194,6 +194,7 @@ def _remove_containers(
     known = {str(item["urn"]): item for item in resources if item.get("type") == _CONTAINER}
     by_id = {str(item.get("id", "")): item for item in known.values()}
     ids = {item.id for item in there}
+    gone = {urn for urn, item in known.items() if item.get("id") not in ids}
     for item in there:
         if item.identity != identity:
             continue
@@ -204,11 +205,7 @@ def _remove_containers(
                 _docker("stop", "--time", str(_STOP_SECONDS), item.id)
         elif item.run_once and item.status == "exited" and item.exit_code:
             say(f"Leftovers: removing {item.name}, which failed, so that it runs again")
-        elif item.run_once and any(
-            str(known[urn].get("id", "")) not in ids
-            for urn in by_id[item.id].get("dependencies") or ()
-            if urn in known
-        ):
+        elif item.run_once and gone.intersection(by_id[item.id].get("dependencies") or ()):
             say(f"Leftovers: removing {item.name}, so that it runs again: its store is made anew")
         else:
             continue

@@ -73,7 +73,7 @@ def take_settings(chosen: Backup, stack: Stack, say: Say) -> None:
     if (text := stack.settings) and text != settings and ":" in _entries(text):
         say(f"Settings: those of {file.name}; the backup's are in {chosen.folder / SETTINGS}")
         return
-    file.write_text(settings, encoding="utf-8")
+    stack.write_settings(settings)
 
 
 def _entries(settings: str) -> str:

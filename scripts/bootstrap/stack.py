@@ -87,6 +87,12 @@ class Stack:
         """The text of its own settings, secrets encrypted; empty where there is no such file."""
         return self.config_file.read_text(encoding="utf-8") if self.config_file.is_file() else ""
 
+    def write_settings(self, text: str) -> None:
+        """Put this text in place of its own settings, all of it or nothing."""
+        fresh = self.config_file.with_name(f"{self.config_file.name}.new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(self.config_file)
+
     @property
     def environment(self) -> dict[str, str]:
         return environment(self.tools, self.root)
@@ -105,9 +111,9 @@ class Stack:
         if (folder := state_folder(self.root)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
         selected = self._ask("stack", "select")
-        if selected.code and "no stack named" in selected.err and not make:
-            raise self._missing()
-        if selected.code and "no stack named" in selected.err:
+        if _is_missing(selected):
+            if not make:
+                raise self._missing()
             made = self._ask("stack", "init")
             if made.code:
                 raise self._problem(f"making the stack {self.name} failed", made)
@@ -202,7 +208,7 @@ class Stack:
 
     def _run(self, *arguments: str, text: str | None = None) -> Answer:
         answer = self._ask(*arguments, text=text)
-        if answer.code and "no stack named" in answer.err:
+        if _is_missing(answer):
             raise self._missing()
         if answer.code:
             raise self._problem(f"`pulumi {' '.join(arguments)}` failed for the stack {self.name}", answer)
@@ -272,6 +278,11 @@ def state_folder(root: Path = ROOT, variables: Mapping[str, str] | None = None) 
         return None
     path = Path(url.removeprefix("file://").partition("?")[0]).expanduser()
     return path if path.is_absolute() else root / path
+
+
+def _is_missing(answer: Answer) -> bool:
+    """Whether that is what Pulumi says of the stack."""
+    return bool(answer.code) and "no stack named" in answer.err
 
 
 def _has_own_passphrase() -> bool:
